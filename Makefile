@@ -1,0 +1,112 @@
+# Every command of the course. GNU Make 3.81 (macOS) is enough.
+
+# The first of these that is Python 3.11 or newer.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+            $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PORT ?= 3000
+IMAGE ?= data/cat.png data/coffee.png
+EX ?=
+SUBMISSION ?=
+CPU ?=
+# PyTorch's own index of CPU-only builds.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+PY := .venv/bin/python
+READY := .venv/.ready
+MODEL := models/resnet18.onnx
+
+.DEFAULT_GOAL := help
+.PHONY: help setup export serve client check list docs test lint format docs-build readme figures clean
+
+##@ For students
+
+help: ## What you can type; with EX, what an exercise asks for             | make help EX=04
+ifeq ($(EX),)
+	@awk -F ' *## | *\\| *' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { split($$1, name, ":"); printf "  %-11s %-62s %s\n", name[1], $$2, $$3 }' Makefile
+	@echo
+	@echo "Variables: EX       an exercise's number, such as 04"
+	@echo "           PORT     where the service listens (3000)"
+	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
+	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
+	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
+	@echo "           SUBMISSION  a folder of solutions other than solutions/"
+	@echo
+	@echo "Begin with: make serve, and in a second terminal: make client"
+else
+	@$(MAKE) -s $(READY)
+	@$(PY) -m course show "$(EX)"
+endif
+
+setup: $(READY) ## Make .venv and install what the course needs, once             | make setup CPU=1
+	@echo "Ready. Next: make serve, and in a second terminal: make client"
+
+export: $(READY) ## Export resnet18 to models/resnet18.onnx                        | make export
+	@$(PY) solutions/ex01_export.py
+
+serve: $(READY) $(MODEL) ## Serve the model; stop with Ctrl-C                     | make serve PORT=3001
+	@$(check_port)
+	@$(PY) -m course serve --ex "$(or $(EX),10)" --port $(PORT) --folder "$(or $(SUBMISSION),solutions)"
+
+client: $(READY) ## Classify photographs with the running service                | make client IMAGE=data/cat.png
+	@$(check_port)
+	@$(check_image)
+	@$(PY) solutions/ex10_client.py $(IMAGE) --url http://localhost:$(PORT)
+
+check: $(READY) $(MODEL) ## Check your own work in exercises/, all or one          | make check EX=04
+	@$(PY) -m course check $(EX)
+
+list: $(READY) ## All exercises                                                   | make list
+	@$(PY) -m course list
+
+docs: $(READY) ## Read the course page at http://localhost:8000                   | make docs
+	@$(PY) -m mkdocs serve --quiet
+
+##@ For instructors
+
+test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
+	@$(PY) -m pytest $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+
+##@ For maintainers
+
+figures: $(READY) $(MODEL) ## Measure start-up, memory and agreement              | make figures
+	@$(PY) -m course figures
+
+lint: $(READY) ## Ruff's checks, and its format                                   | make lint
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(READY) ## Bring the code into ruff's format                             | make format
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+docs-build: $(READY) ## Build the page into site/; a broken link fails            | make docs-build
+	@$(PY) -m mkdocs build --strict --quiet
+
+readme: $(READY) ## Write README's table of exercises from course.toml            | make readme
+	@$(PY) -m course readme
+
+clean: ## Remove .venv, models, reports and everything else that is made          | make clean
+	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an interrupted setup is taken up again where pip left it.
+$(READY): requirements.txt requirements-serving.txt pyproject.toml
+	@$(check_python)
+	@echo "Setting up .venv: a few minutes, once."
+	@"$(PYTHON)" -m venv .venv
+	@if [ -n "$(CPU)" ]; then \
+	  $(PY) -m pip install --index-url $(TORCH_INDEX) $$(grep -Eo '^torch(vision)?==[0-9.]+' requirements.txt); fi
+	@$(PY) -m pip install -r requirements.txt
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(MODEL): | $(READY)
+	@$(PY) solutions/ex01_export.py
+
+check_python = "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+  { echo "PYTHON=$(PYTHON): Python 3.11 or newer is needed. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+check_port = case "$(PORT)" in *[!0-9]*|""|0*) false;; *) [ $(PORT) -le 65535 ];; esac || \
+  { echo "PORT=$(PORT): a port is a number from 1 to 65535."; exit 1; }
+check_image = for image in $(IMAGE); do [ -f "$$image" ] || \
+  { echo "IMAGE=$(IMAGE): there is no file $$image."; exit 1; }; done

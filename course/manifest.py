@@ -1,0 +1,61 @@
+"""course.toml, the one list of exercises."""
+
+import tomllib
+from functools import cache
+
+from pydantic import BaseModel, ConfigDict
+
+from course import ROOT
+from serving import Problem
+
+
+class Exercise(BaseModel):
+    """One entry of course.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: str  # two digits
+    name: str
+    title: str
+    part: str
+    points: int
+    optional: bool = False
+    files: list[str]  # the same names in exercises/ and solutions/
+    goal: str  # one sentence
+    run: str  # the command to try it with
+    hints: list[str]
+
+    @property
+    def stem(self) -> str:
+        """What its test and its page are called after: ex04_inference."""
+        return f"ex{self.number}_{self.name}"
+
+    @property
+    def test(self) -> str:
+        """Its tests, relative to the project."""
+        return f"tests/test_{self.stem}.py"
+
+    @property
+    def page(self) -> str:
+        """Its section on the course page, relative to the project."""
+        return f"docs/{self.stem}.md"
+
+
+@cache
+def exercises() -> list[Exercise]:
+    """All exercises in the order of their numbers."""
+    entries = tomllib.loads((ROOT / "course.toml").read_text())["exercise"]
+    return sorted((Exercise(**entry) for entry in entries), key=lambda exercise: exercise.number)
+
+
+def find(number: str) -> Exercise:
+    """The exercise of that number; `4` is `04`.
+
+    Raises:
+        Problem: there is none.
+    """
+    for exercise in exercises():
+        if exercise.number == number.zfill(2):
+            return exercise
+    known = ", ".join(exercise.number for exercise in exercises())
+    raise Problem(f"EX={number}: no exercise has that number. There are {known}.")

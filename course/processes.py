@@ -1,0 +1,77 @@
+"""Starts processes so that they, and whatever they start, can always be ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+# Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
+MARK = "COURSE_RUN"
+
+
+@contextmanager
+def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+    """Start a command with its output in a file; at the end of the block, end it with all that it started."""
+    mark = uuid.uuid4().hex
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**env, MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    process.mark = mark
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen, patience: float = 10) -> None:
+    """End a process and everything that carries its mark: politely, then not."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass  # killed below
+    deadline = time.monotonic() + patience
+    while left := marked(process.mark):
+        for one in left:
+            try:
+                one.kill()
+            except psutil.NoSuchProcess:
+                continue
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args} left processes that could not be ended: {left}")
+        time.sleep(0.05)
+    process.wait(patience)
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every living process that carries the mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:  # gone meanwhile, or somebody else's
+            continue
+    return found
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,124 @@
+"""Classifiers from torchvision with weights from wherever they can be had."""
+
+import difflib
+import hashlib
+import pickle
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import nn
+
+from serving import Problem
+
+DOWNLOAD_TIMEOUT = 10  # seconds without an answer
+
+
+class Classifier(NamedTuple):
+    """A model in evaluation mode, and what the metadata of its ONNX file will say of it."""
+
+    model: nn.Module
+    labels: list[str]  # one name an output
+    provenance: str  # "imagenet IMAGENET1K_V1", "random seed 0" or "checkpoint NAME sha256 DIGEST"
+
+
+def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed: int = 0) -> Classifier:
+    """Build one of torchvision's ImageNet classifiers.
+
+    Args:
+        architecture: a name from torchvision.models, such as resnet18.
+        weights: `imagenet` (downloaded on first use), `random`, `auto` (imagenet where it can be
+            had, random otherwise), or the path of a checkpoint: a state dict saved with torch.save.
+        seed: for random weights.
+
+    Raises:
+        Problem: no such architecture, weights that cannot be had, a checkpoint that does not fit.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in names:
+        close = difflib.get_close_matches(architecture, names, n=3) or names[:3]
+        raise Problem(f"torchvision has no classifier called {architecture!r}. Did you mean {' or '.join(close)}?")
+    pretrained = torchvision.models.get_model_weights(architecture).DEFAULT
+    if weights in ("auto", "imagenet"):
+        try:
+            state, provenance = _download(pretrained), f"imagenet {pretrained.name}"
+        except OSError as error:
+            if weights == "imagenet":
+                raise Problem(f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}.") from error
+            print(f"No ImageNet weights: {error}. Taking random ones instead.", file=sys.stderr)
+            return load_classifier(architecture, "random", seed)
+    elif weights == "random":
+        state, provenance = None, f"random seed {seed}"
+    else:
+        state, provenance = _read_checkpoint(Path(weights))
+
+    torch.manual_seed(seed)
+    # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
+    extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(architecture, weights=None, **extra)
+    if state is not None:
+        _load_state(model, state, architecture, provenance)
+    else:
+        _fill_zero_layers(model)
+    return Classifier(model.eval(), pretrained.meta["categories"], provenance)
+
+
+def load_again(architecture: str, provenance: str, checkpoint: Path | None = None) -> nn.Module:
+    """The PyTorch model that an ONNX file was exported from, by what the file's metadata says of it.
+
+    Raises:
+        Problem: the metadata does not say, or names a checkpoint that was not given.
+    """
+    match provenance.split():
+        case ["random", "seed", seed]:
+            return load_classifier(architecture, "random", int(seed)).model
+        case ["imagenet", *_]:
+            return load_classifier(architecture, "imagenet").model
+        case ["checkpoint", *_] if checkpoint is not None:
+            return load_classifier(architecture, str(checkpoint)).model
+    raise Problem(f"The weights of this model are known as {provenance!r} only: give their file with --checkpoint.")
+
+
+def _download(pretrained: torchvision.models.WeightsEnum) -> dict:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        return pretrained.get_state_dict(progress=True, check_hash=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a broken file in the cache, or on the way
+        raise OSError(f"{error}; delete what is in {torch.hub.get_dir()}/checkpoints and try again") from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _read_checkpoint(path: Path) -> tuple[dict, str]:
+    if not path.is_file():
+        raise Problem(f"--weights is auto, imagenet, random or a checkpoint file; {path} is none of these.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load fails in many ways on a file that is no checkpoint
+        raise Problem(f"{path} is not a checkpoint that torch.load can read with weights_only=True.") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return state, f"checkpoint {path.name} sha256 {digest}"
+
+
+def _load_state(model: nn.Module, state: dict, architecture: str, provenance: str) -> None:
+    # The auxiliary classifiers of GoogLeNet and Inception are for training: their weights may be left out.
+    wanted = model.state_dict()
+    fitting = isinstance(state, dict) and all(
+        name in state and state[name].shape == tensor.shape
+        for name, tensor in wanted.items()
+        if not name.startswith(("aux", "AuxLogits"))
+    )
+    if not fitting:
+        raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
+    model.load_state_dict(state, strict=False)
+
+
+def _fill_zero_layers(model: nn.Module) -> None:
+    """Vision transformers start with a last layer of zeros: every output 0, and any export would agree."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.any():
+            nn.init.normal_(layer.weight, std=0.02)

@@ -1,0 +1,81 @@
+"""Calls one function of a student's file, in a process of its own: python -m course.worker FOLDER.
+
+FOLDER/call.json says what to call; the result is written to FOLDER/result.json and NPY files beside
+it, the error to FOLDER/error.json. Pickles are neither written nor read: a pickle runs code.
+"""
+
+import importlib.util
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(folder: Path) -> None:
+    """Do the call of call.json: {"file", "function", "arguments": encoded}."""
+    call = json.loads((folder / "call.json").read_text())
+    try:
+        sys.path.append(str(Path(call["file"]).parent))  # last: a student's numpy.py must not stand for NumPy
+        spec = importlib.util.spec_from_file_location(Path(call["file"]).stem, call["file"])
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        result = getattr(module, call["function"])(**decode(call["arguments"], folder))
+        encoded = encode(result, folder, "result")
+    except Exception as error:
+        (folder / "error.json").write_text(json.dumps(explain(error, call["file"])))
+    else:
+        (folder / "result.json").write_text(json.dumps(encoded))
+
+
+def explain(error: Exception, file: str) -> dict:
+    """What went wrong and on which line of the student's file."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError):
+        lines, message = [error.lineno], error.msg
+    else:
+        message = str(error)
+    return {"kind": type(error).__name__, "message": message, "line": lines[-1] if lines else None}
+
+
+def encode(value: Any, folder: Path, name: str) -> dict:
+    """Turn a value into JSON, its arrays into NPY files in the folder."""
+    match value:
+        case np.ndarray():
+            np.save(folder / f"{name}.npy", value, allow_pickle=False)
+            return {"array": f"{name}.npy"}
+        case Path():
+            return {"path": str(value)}
+        case list() | tuple():
+            return {"list": [encode(child, folder, f"{name}-{i}") for i, child in enumerate(value)]}
+        case dict():
+            items = enumerate(value.items())
+            return {"dict": {str(key): encode(child, folder, f"{name}-{i}") for i, (key, child) in items}}
+        case None | bool() | int() | float() | str():
+            return {"value": value}
+        case np.generic():
+            return {"value": value.item()}
+    kind = type(value).__name__
+    raise TypeError(f"returned a {kind}; expected arrays, numbers, text, paths, or lists and dicts of them")
+
+
+def decode(encoded: dict, folder: Path) -> Any:
+    """The value that encode() was given; tuples have become lists."""
+    match encoded:
+        case {"array": str(file)}:
+            return np.load(folder / Path(file).name, allow_pickle=False)
+        case {"path": str(path)}:
+            return Path(path)
+        case {"list": list(children)}:
+            return [decode(child, folder) for child in children]
+        case {"dict": dict(children)}:
+            return {key: decode(child, folder) for key, child in children.items()}
+        case {"value": value}:
+            return value
+    raise ValueError("a result that the worker did not write")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""The exercises: fill in what says TODO, then run `make check EX=...`."""

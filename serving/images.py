@@ -1,0 +1,76 @@
+"""From the bytes of an image file to the tensor that the model takes, with Pillow and NumPy alone."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from serving import Problem
+
+# Reading a header is cheap, decoding is not: sizes are checked between the two. 25 megapixels
+# let phone photographs in and keep the decoded image under 75 MB.
+MAX_PIXELS = 25_000_000
+# The short side is resized to 256, so a 1 x 100000 strip would become 256 x 25600000.
+MAX_ASPECT_RATIO = 20
+# Pillow reads many more; some of its rarer decoders start other programs (EPS) or are little tested.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+class BadImage(Problem):
+    """The bytes are not an image that can be classified; the message says why, for the caller."""
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Decode an image file, the right way up, as 8-bit RGB; of an animation, the first frame.
+
+    Args:
+        data: the whole file, in one of FORMATS, of any colour mode and bit depth.
+
+    Raises:
+        BadImage: not an image, truncated, more than MAX_PIXELS, or longer than MAX_ASPECT_RATIO
+            times its width (or the other way round).
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
+        raise BadImage(f"expected at most {MAX_PIXELS:,} pixels: {error}") from error
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise BadImage(f"expected an image file ({', '.join(FORMATS)}), got {len(data)} bytes that are none") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"expected at most {MAX_PIXELS:,} pixels, got {width} x {height} = {width * height:,}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise BadImage(f"expected sides of at most 1 to {MAX_ASPECT_RATIO}, got {width} x {height}")
+    if image.mode in ("I", "F"):
+        raise BadImage("expected 8 or 16 bits a channel, got 32, for which there is no agreed white")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise BadImage(f"expected a whole image file, got a broken {image.format}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # convert() would clip 16-bit greys at 255, not scale them
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def preprocess(image: Image.Image) -> np.ndarray:
+    """Resize, crop and normalise an RGB image as torchvision's resnet18 weights prescribe.
+
+    Short side to 256 (bilinear, antialiased), centre crop of 224 x 224, scaled to 0..1, normalised
+    with ImageNet's mean and standard deviation: `ResNet18_Weights.IMAGENET1K_V1.transforms()`.
+
+    Returns:
+        float32 array of shape (1, 3, 224, 224).
+    """
+    width, height = image.size
+    short = min(width, height)
+    image = image.resize((256 * width // short, 256 * height // short), Image.Resampling.BILINEAR)
+    left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
+    image = image.crop((left, top, left + 224, top + 224))
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    return ((pixels - MEAN) / STD).transpose(2, 0, 1)[np.newaxis]

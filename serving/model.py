@@ -1,0 +1,78 @@
+"""The model file: where it is, whether it can be served, what its metadata says, what its logits mean."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from serving import Problem
+
+# Beside this package, wherever that was copied to; never relative to the current directory.
+MODELS_DIR = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
+MODEL_PATH = MODELS_DIR / "resnet18.onnx"
+
+
+class BadModel(Problem):
+    """The model file cannot be served; the message says why and what to do."""
+
+
+def open_model(path: Path = MODEL_PATH) -> ort.InferenceSession:
+    """Load a model file and make sure that it keeps the contract of models/README.md.
+
+    Raises:
+        BadModel: missing, not an ONNX model, other inputs or outputs than the contract's, no labels.
+    """
+    if not path.is_file():
+        raise BadModel(f"There is no model at {path}. Run `make export` first.")
+    try:
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
+        reason = str(error).splitlines()[0]
+        raise BadModel(f"{path} cannot be loaded: {reason}. Run `make export` to make it anew.") from error
+    model_input, model_output = session.get_inputs()[0], session.get_outputs()[0]
+    if isinstance(model_input.shape[0], int):
+        raise BadModel(f"{path} takes batches of {model_input.shape[0]} only: export it with a dynamic batch axis.")
+    if model_input.type != "tensor(float)" or model_input.shape[1:] != [3, 224, 224]:
+        raise BadModel(
+            f"{path} takes {model_input.type} of shape {model_input.shape}; "
+            "expected tensor(float) of shape (batch, 3, 224, 224)."
+        )
+    if len(labels(session)) != model_output.shape[1]:
+        raise BadModel(
+            f"{path} has {len(labels(session))} labels in its metadata for {model_output.shape[1]} outputs. "
+            "Run `make export` to make it anew."
+        )
+    return session
+
+
+def labels(session: ort.InferenceSession) -> list[str]:
+    """The names of the classes, in the order of the model's outputs; empty where the file has none."""
+    return json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
+
+
+def weights(session: ort.InferenceSession) -> str:
+    """Where the weights came from, e.g. `imagenet IMAGENET1K_V1` or `random seed 0`."""
+    return session.get_modelmeta().custom_metadata_map.get("weights", "unknown")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, same shape; the maximum is taken off so that exp() cannot overflow."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def top5(logits: np.ndarray, names: list[str]) -> list[dict]:
+    """The five most probable classes of one image, best first.
+
+    Args:
+        logits: float32 array of shape (classes,).
+        names: one name a class.
+
+    Returns:
+        five of {"label": str, "probability": float}.
+    """
+    probabilities = softmax(logits)
+    best = np.argsort(probabilities)[::-1][:5]
+    return [{"label": names[i], "probability": float(probabilities[i])} for i in best]

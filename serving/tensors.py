@@ -1,0 +1,59 @@
+"""Checks what callers send as a tensor, before any array is made of it."""
+
+from typing import Any
+
+import numpy as np
+
+MAX_BATCH = 16
+IMAGE_SHAPE = (3, 224, 224)
+EXPECTED = f"numbers of shape (batch, 3, 224, 224) with a batch of 1 to {MAX_BATCH}"
+
+
+def as_batch(value: Any) -> np.ndarray:
+    """Turn a nested JSON list (or an array) into the model's input.
+
+    NumPy alone would be too kind: it reads "1" and true as numbers, and gives a list of strings as
+    much memory as its longest one needs for each. So types and lengths are looked at first.
+
+    Returns:
+        float32 array of shape (batch, 3, 224, 224).
+
+    Raises:
+        ValueError: anything else than EXPECTED, NaN or infinity; pydantic turns it into a 400.
+    """
+    if not isinstance(value, np.ndarray):
+        _check_length(value, range(1, MAX_BATCH + 1), "image")
+        for i, image in enumerate(value):
+            _check_nested(image, IMAGE_SHAPE, f"image[{i}]")
+    elif value.shape[1:] != IMAGE_SHAPE or not 1 <= len(value) <= MAX_BATCH or value.dtype.kind not in "iuf":
+        raise ValueError(f"expected {EXPECTED}, got {value.dtype} of shape {value.shape}")
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinity, refused below
+            batch = np.asarray(value, dtype=np.float32)
+    except OverflowError:
+        batch = np.array(np.inf)
+    if not np.isfinite(batch).all():
+        raise ValueError(f"expected finite {EXPECTED}, got NaN, infinity or numbers too large for float32")
+    return batch
+
+
+def _check_nested(value: Any, shape: tuple[int, ...], where: str) -> None:
+    _check_length(value, range(shape[0], shape[0] + 1), where)
+    if len(shape) > 1:
+        for i, child in enumerate(value):
+            _check_nested(child, shape[1:], f"{where}[{i}]")
+    elif wrong := set(map(type, value)) - {int, float}:
+        raise ValueError(f"expected {EXPECTED}, got {_name(wrong.pop())} in {where}")
+
+
+def _check_length(value: Any, lengths: range, where: str) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"expected {EXPECTED}, got {_name(type(value))} as {where}")
+    if len(value) not in lengths:
+        wanted = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+        raise ValueError(f"expected {EXPECTED}, got a list of {len(value)} instead of {wanted} as {where}")
+
+
+def _name(kind: type) -> str:
+    json_names = {dict: "an object", str: "a string", bool: "true or false", type(None): "null", list: "a list"}
+    return json_names.get(kind, "a number")

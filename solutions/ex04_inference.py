@@ -1,0 +1,118 @@
+"""Exercise 04: classify photographs with ONNX Runtime; neither PyTorch nor torchvision is needed.
+
+python solutions/ex04_inference.py data/cat.png data/coffee.png
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnxruntime as ort
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.table import Table
+from typer import Argument, Option
+
+from course.script import run
+from serving import Problem
+from serving.model import MODEL_PATH
+
+# What torchvision's ResNet18_Weights.IMAGENET1K_V1.transforms() prescribes.
+RESIZE, CROP = 256, 224
+MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+def open_session(model_path: Path) -> ort.InferenceSession:
+    """Load a model.
+
+    Raises:
+        Problem: the file is missing or cannot be loaded.
+    """
+    if not Path(model_path).is_file():
+        raise Problem(f"There is no model at {model_path}. Run `make export` first.")
+    try:
+        return ort.InferenceSession(model_path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
+        raise Problem(f"{model_path} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def input_and_output(model_path: Path) -> tuple[str, str]:
+    """The names of the model's first input and first output, as the model itself gives them."""
+    session = open_session(model_path)
+    return session.get_inputs()[0].name, session.get_outputs()[0].name
+
+
+def preprocess(image_path: Path) -> np.ndarray:
+    """Turn an image file into what the model takes.
+
+    The image is turned the right way up and made RGB; its short side is resized to 256 (bilinear,
+    antialiased), the centre of 224 x 224 is cut out, values are scaled to 0..1 and normalised with
+    ImageNet's mean and standard deviation.
+
+    Returns:
+        float32 array of shape (1, 3, 224, 224).
+
+    Raises:
+        Problem: the file is missing or not an image.
+    """
+    try:
+        image = ImageOps.exif_transpose(Image.open(image_path)).convert("RGB")
+    except FileNotFoundError as error:
+        raise Problem(f"There is no file {image_path}.") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise Problem(f"{image_path} is not an image, or a broken one.") from error
+    short = min(image.size)
+    # Rounded down, as torchvision does; Pillow's bilinear filter is antialiased whenever it shrinks.
+    image = image.resize((RESIZE * image.width // short, RESIZE * image.height // short), Image.Resampling.BILINEAR)
+    left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
+    image = image.crop((left, top, left + CROP, top + CROP))
+    pixels = np.asarray(image, dtype=np.float32) / 255  # (height, width, channel)
+    return ((pixels - MEAN) / STD).transpose(2, 0, 1)[np.newaxis]  # (batch, channel, height, width)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities from logits along the last axis, same shape. They add up to 1 for each image."""
+    # Taking off the maximum changes nothing but keeps exp() from overflowing.
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def classify(model_path: Path, image_path: Path) -> list[tuple[str, float]]:
+    """The five most probable labels of an image file with their probabilities, best first.
+
+    The labels come from the model's metadata (`labels`, a JSON list).
+
+    Raises:
+        Problem: the model or the image is missing or broken.
+    """
+    session = open_session(model_path)
+    labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    logits = session.run([output_name], {input_name: preprocess(image_path)})[0]
+    probabilities = softmax(logits)[0]
+    best = np.argsort(probabilities)[::-1][:5]
+    return [(labels[i], float(probabilities[i])) for i in best]
+
+
+def main(
+    images: Annotated[list[Path], Argument(help="Image files.")],
+    model: Annotated[Path, Option(help="The model file.")] = MODEL_PATH,
+) -> None:
+    """Print the five most probable labels of each image."""
+    console = Console()
+    for image in images:
+        table = Table(title=image.name, title_justify="left")
+        table.add_column("label", min_width=30)
+        table.add_column("probability", justify="right")
+        for label, probability in classify(model, image):
+            table.add_row(label, f"{probability:.1%}")
+        console.print(table)
+    origin = open_session(model).get_modelmeta().custom_metadata_map.get("weights", "unknown")
+    if origin.startswith("random"):
+        console.print(f"The weights are RANDOM ({origin}): these labels mean nothing.", style="bold yellow")
+
+
+if __name__ == "__main__":
+    run(main)

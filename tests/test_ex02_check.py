@@ -1,0 +1,152 @@
+"""Exercise 02: say what an ONNX file holds, refuse a broken one in one sentence, compare it with PyTorch."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+from small_models import small_model
+
+from course import ROOT
+from course.submission import Submission, expect
+
+CAT = ROOT / "data" / "cat.png"
+
+
+@pytest.fixture(scope="module")
+def resnet18(models_dir: Path) -> Path:
+    return models_dir / "resnet18.onnx"
+
+
+@pytest.fixture(scope="module")
+def facts(submission: Submission, resnet18: Path) -> dict:
+    return submission.call("ex02_check.py", "describe", path=resnet18)
+
+
+def assert_fact(facts: dict, key: str, expected: object, hint: str) -> None:
+    expect(
+        isinstance(facts, dict) and facts.get(key) == expected,
+        called="describe(path='resnet18.onnx')",
+        got=f"{key}: {facts.get(key) if isinstance(facts, dict) else facts!r}",
+        expected=f"{key}: {expected!r}",
+        hint=hint,
+    )
+
+
+@pytest.mark.points(2)
+def test_describes_inputs_and_outputs(facts):
+    inputs = [{"name": "input", "type": "float32", "shape": ["batch", 3, 224, 224]}]
+    assert_fact(facts, "inputs", inputs, "graph.input: name, type.tensor_type.elem_type and .shape.dim")
+    assert_fact(facts, "outputs", [{"name": "output", "type": "float32", "shape": ["batch", 1000]}], "graph.output")
+    assert_fact(facts, "opset", 20, "model.opset_import, the entry whose domain is ''")
+
+
+@pytest.mark.points(2)
+def test_finds_dynamic_axes(submission, facts, tmp_path):
+    hint = "an axis is dynamic unless it has a dim_value: see axis.WhichOneof('value')"
+    assert_fact(facts, "dynamic_axes", {"input": [0], "output": [0]}, hint)
+    path = small_model(tmp_path / "other.onnx", input_name="pixels", output_name="scores", batch=4, height="height")
+    got = submission.call("ex02_check.py", "describe", path=path)
+    assert_fact(got, "dynamic_axes", {"pixels": [2], "scores": []}, hint)
+
+
+@pytest.mark.points(2)
+def test_counts_operators(submission, facts, resnet18, tmp_path):
+    nodes = onnx.load(resnet18, load_external_data=False).graph.node
+    counted = {kind: sum(node.op_type == kind for node in nodes) for kind in {node.op_type for node in nodes}}
+    assert_fact(facts, "operators", counted, "collections.Counter over the op_type of graph.node")
+    got = submission.call("ex02_check.py", "describe", path=small_model(tmp_path / "small.onnx"))
+    assert_fact(got, "operators", {"AveragePool": 1, "Flatten": 1, "MatMul": 1}, "count the nodes of this graph")
+
+
+@pytest.mark.points(1)
+def test_adds_up_the_weights(submission, tmp_path):
+    got = submission.call("ex02_check.py", "describe", path=small_model(tmp_path / "small.onnx"))
+    hint = "elements of each initializer (the product of its dims) times the bytes of its type"
+    assert_fact(got, "weights_bytes", 3 * 8 * 8 * 1000 * 4, hint)
+
+
+def missing(folder: Path, resnet18: Path) -> Path:
+    return folder / "nowhere.onnx"
+
+
+def truncated(folder: Path, resnet18: Path) -> Path:
+    path = folder / "truncated.onnx"
+    path.write_bytes(resnet18.read_bytes()[:10_000_000])
+    return path
+
+
+def text(folder: Path, resnet18: Path) -> Path:
+    path = folder / "text.onnx"
+    path.write_text("This is a note, not a model.\n" * 100)
+    return path
+
+
+def empty(folder: Path, resnet18: Path) -> Path:
+    path = folder / "empty.onnx"
+    path.write_bytes(b"")
+    return path
+
+
+def without_its_data(folder: Path, resnet18: Path) -> Path:
+    path = folder / "without_its_data.onnx"
+    onnx.save(onnx.load(resnet18), path, save_as_external_data=True, location="gone.data")
+    (folder / "gone.data").unlink()
+    return path
+
+
+def fixed_batch(folder: Path, resnet18: Path) -> Path:
+    return small_model(folder / "fixed_batch.onnx", batch=1)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (missing, "no file"),
+        (truncated, "cut short"),
+        (text, "not an ONNX model"),
+        (empty, "no graph"),
+        (without_its_data, "gone.data"),
+        (fixed_batch, "fixed batch axis"),
+    ],
+    ids=["missing", "truncated", "text", "empty", "without_its_data", "fixed_batch"],
+)
+def test_refuses_a_broken_file_in_one_sentence(submission, resnet18, tmp_path, broken, says):
+    path = broken(tmp_path, resnet18)
+    finished = submission.run("ex02_check.py", path)
+    expect(
+        finished.code != 0 and says in finished.output and "Traceback" not in finished.output,
+        called=f"python ex02_check.py {path.name}",
+        got=f"exit code {finished.code}: {finished.output[-400:]}",
+        expected=f"a non-zero exit code and one sentence that says {says!r}, without a stack trace",
+        hint="catch what the library raises, and raise Problem('...') instead",
+    )
+
+
+@pytest.mark.points(1)
+def test_agrees_with_pytorch_on_the_photograph(submission, resnet18):
+    difference = submission.call("ex02_check.py", "difference_from_pytorch", path=resnet18, photograph=CAT, timeout=60)
+    expect(
+        isinstance(difference, float) and 0 < difference <= 1e-4,
+        called="difference_from_pytorch('resnet18.onnx', 'cat.png')",
+        got=difference,
+        expected="the largest absolute difference of a logit: above 0, since the two add in another order, and below 1e-4",
+        hint="load_again() makes the PyTorch model from the metadata; both must see the same preprocessed photograph",
+    )
+
+
+@pytest.mark.points(1)
+def test_tells_another_model_from_its_own(submission, resnet18, tmp_path):
+    """The same graph, but its metadata says that the weights came from another seed."""
+    model = onnx.load(resnet18)
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"weights": "random seed 8"}
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, tmp_path / "liar.onnx")
+    finished = submission.run("ex02_check.py", tmp_path / "liar.onnx")
+    expect(
+        finished.code != 0 and "differs from PyTorch" in finished.output and "Traceback" not in finished.output,
+        called="python ex02_check.py on a model whose weights are not those that its metadata names",
+        got=f"exit code {finished.code}: {finished.output[-400:]}",
+        expected="a non-zero exit code, and how far it differs from PyTorch",
+        hint="compare with the model that load_again() makes, and raise a Problem where they differ",
+    )

@@ -1,0 +1,142 @@
+"""Exercise 04: from an image file to five labels, with ONNX Runtime, Pillow and NumPy."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from PIL import Image
+from small_models import LABELS, small_model
+
+from course import ROOT
+from course.submission import Submission, expect
+from serving.images import open_image
+from serving.images import preprocess as reference_preprocess  # test_serving_images.py holds it against torchvision
+from serving.model import softmax as reference_softmax
+
+CAT, COFFEE = ROOT / "data" / "cat.png", ROOT / "data" / "coffee.png"
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of another author, whose input and output have other names."""
+    return small_model(tmp_path_factory.mktemp("models") / "renamed.onnx", input_name="pixels", output_name="scores")
+
+
+@pytest.mark.points(1)
+def test_finds_the_names_of_input_and_output(submission, renamed):
+    got = submission.call("ex04_inference.py", "input_and_output", model_path=renamed)
+    expect(
+        got == ["pixels", "scores"],
+        called="input_and_output('renamed.onnx'), a model whose input is 'pixels' and whose output is 'scores'",
+        got=got,
+        expected="('pixels', 'scores')",
+        hint="session.get_inputs()[0].name and session.get_outputs()[0].name",
+    )
+
+
+def assert_preprocessed(submission: Submission, image_path: Path) -> None:
+    got = submission.call("ex04_inference.py", "preprocess", image_path=image_path)
+    called = f"preprocess('{image_path.name}')"
+    expect(
+        isinstance(got, np.ndarray) and got.shape == (1, 3, 224, 224) and got.dtype == np.float32,
+        called=called,
+        got=got,
+        expected="a float32 array of shape (1, 3, 224, 224)",
+        hint="channels first (transpose), a batch axis in front (np.newaxis), float32 throughout",
+    )
+    expected = reference_preprocess(open_image(image_path.read_bytes()))
+    difference = float(abs(got - expected).max())
+    expect(
+        difference <= 1e-5,
+        called=called,
+        got=f"values up to {difference:.3g} away from torchvision's transform; they range from {got.min():.3g} to {got.max():.3g}",
+        expected=f"what ResNet18_Weights.IMAGENET1K_V1.transforms() gives, from {expected.min():.3g} to {expected.max():.3g}",
+        hint=_what_differs(got, expected),
+    )
+
+
+def _what_differs(got: np.ndarray, expected: np.ndarray) -> str:
+    if abs(got[:, ::-1] - expected).max() < 0.05:
+        return "the channels are in the order BGR; Pillow gives RGB"
+    if got.min() >= 0:
+        return "nothing was subtracted: normalise with MEAN and STD after dividing by 255"
+    if abs(got - expected).mean() < 0.2:
+        return "nearly: look at the filter (bilinear), the rounding of the sizes and the corner of the crop"
+    return "upright RGB, short side to 256, centre crop of 224, / 255, - MEAN, / STD, channels first"
+
+
+@pytest.mark.points(2)
+def test_preprocesses_as_torchvision_does(submission):
+    assert_preprocessed(submission, CAT)
+    assert_preprocessed(submission, COFFEE)
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("size", [(200, 337), (1001, 400)], ids=["portrait", "odd"])
+def test_preprocesses_other_sizes(submission, tmp_path, size):
+    path = tmp_path / f"{size[0]}x{size[1]}.png"
+    Image.open(COFFEE).resize(size).save(path)
+    assert_preprocessed(submission, path)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_makes_other_colour_modes_rgb(submission, tmp_path, mode):
+    path = tmp_path / f"{mode}.png"
+    Image.open(CAT).convert(mode).save(path)
+    assert_preprocessed(submission, path)
+
+
+@pytest.mark.points(1)
+def test_turns_a_photograph_the_right_way_up(submission, tmp_path):
+    """A phone held upright saves the picture lying down, with a note in its EXIF data that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me 90 degrees clockwise"
+    Image.open(CAT).rotate(90, expand=True).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    assert_preprocessed(submission, tmp_path / "phone.jpg")
+
+
+@pytest.mark.points(1)
+def test_softmax_survives_large_logits(submission):
+    logits = np.array([[1000, 999, 0], [-5, 0, 5]], dtype=np.float32)
+    got = submission.call("ex04_inference.py", "softmax", logits=logits)
+    expect(
+        isinstance(got, np.ndarray) and got.shape == (2, 3) and np.allclose(got, reference_softmax(logits), atol=1e-6),
+        called="softmax([[1000, 999, 0], [-5, 0, 5]])",
+        got=got if not isinstance(got, np.ndarray) else got.tolist(),
+        expected=f"{reference_softmax(logits).round(3).tolist()}: each row adds up to 1",
+        hint="subtract each row's maximum before exp(), and divide by each row's own sum",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
+def test_classifies(submission, renamed, image):
+    got = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=image)
+    batch = reference_preprocess(open_image(image.read_bytes()))
+    probabilities = reference_softmax(ort.InferenceSession(renamed).run(None, {"pixels": batch})[0])[0]
+    best = np.argsort(probabilities)[::-1][:5]
+    expected = [(LABELS[i], float(probabilities[i])) for i in best]
+    expect(
+        isinstance(got, list)
+        and [pair[0] for pair in got] == [label for label, _ in expected]
+        and np.allclose([pair[1] for pair in got], [probability for _, probability in expected], atol=1e-4),
+        called=f"classify('renamed.onnx', '{image.name}')",
+        got=got,
+        expected=f"{[(label, round(probability, 4)) for label, probability in expected]}",
+        hint="labels from the model's metadata, probabilities from softmax, sorted, the best five",
+    )
+
+
+@pytest.mark.points(1)
+def test_prints_the_labels_of_photographs(submission, renamed):
+    finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed)
+    label = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=CAT)[0][0]
+    expect(
+        finished.code == 0 and label in finished.output and "RANDOM" in finished.output,
+        called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
+        got=f"exit code {finished.code}: {finished.output[-500:]}",
+        expected=f"exit code 0, the labels (such as {label!r}), and a warning that the weights are RANDOM",
+        hint="call classify() for each image; the metadata says `weights: random seed 5`",
+    )

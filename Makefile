@@ -91,7 +91,7 @@ clean: ## Remove .venv, models, reports and everything else that is made        
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted setup is taken up again where pip left it.
-$(READY): requirements.txt requirements-serving.txt pyproject.toml
+$(READY): requirements.txt requirements-serving.txt
 	@$(check_python)
 	@echo "Setting up .venv: a few minutes, once."
 	@"$(PYTHON)" -m venv .venv

@@ -7,7 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -37,14 +37,18 @@ def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) ->
         end(process)
 
 
+def wait(process: subprocess.Popen, timeout: float) -> int | None:
+    """The exit code of a process; None where it is still running after timeout seconds."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout)
+    return None
+
+
 def end(process: subprocess.Popen, patience: float = 10) -> None:
     """End a process and everything that carries its mark: politely, then not."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass  # killed below
+        wait(process, patience)
     deadline = time.monotonic() + patience
     while left := marked(process.mark):
         for one in left:

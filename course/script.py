@@ -10,12 +10,14 @@ from serving import Problem
 
 
 def run(main: Callable) -> None:
-    """Make a command line of main's arguments, as Typer does, and run it.
-
-    A Problem, or a part that is not written yet, ends it with one sentence and exit code 1.
-    """
+    """Make a command line of main's arguments, as Typer does, and run it."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
+    call(app)
+
+
+def call(app: typer.Typer) -> None:
+    """Run a command line; a Problem, or a part not written yet, ends it with one sentence and exit code 1."""
     try:
         app()
     except Problem as problem:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from course import ROOT, worker
-from course.processes import end, free_port, running
+from course.processes import end, free_port, running, wait
 
 
 class Finished(NamedTuple):
@@ -160,15 +160,16 @@ class Submission:
     def _finish(self, command: list[str], env: dict[str, str], timeout: float, name: str) -> Finished:
         log = self._new_folder("run") / "log"
         with running(command, cwd=ROOT, env=self._environment(env), log=log) as process:
-            try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
+            code = wait(process, timeout)
+            if code is None:
                 end(process, patience=1)
                 fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
         return Finished(code, log.read_text(errors="replace"))
 
     def _environment(self, extra: dict[str, str] | None) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH") if name in os.environ
+        }
         own = {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
@@ -207,7 +208,9 @@ def _short(value: Any, limit: int = 400) -> str:
 
 
 def _shown(arguments: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value.name if isinstance(value, Path) else _short(value, 60)}" for key, value in arguments.items())
+    return ", ".join(
+        f"{key}={value.name if isinstance(value, Path) else _short(value, 60)}" for key, value in arguments.items()
+    )
 
 
 def _tail(output: str, lines: int = 15) -> str:

@@ -47,7 +47,9 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
             state, provenance = _download(pretrained), f"imagenet {pretrained.name}"
         except OSError as error:
             if weights == "imagenet":
-                raise Problem(f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}.") from error
+                raise Problem(
+                    f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}."
+                ) from error
             print(f"No ImageNet weights: {error}. Taking random ones instead.", file=sys.stderr)
             return load_classifier(architecture, "random", seed)
     elif weights == "random":

@@ -135,7 +135,9 @@ def print_summary(path: Path, facts: dict, console: Console) -> None:
             table.add_row(kind.removesuffix("s"), f"{value['name']}: {value['type']} ({shape})")
     for name, axes in facts["dynamic_axes"].items():
         table.add_row("dynamic axes", f"{name}: {', '.join(map(str, axes)) or 'none'}")
-    table.add_row("weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {facts['metadata'].get('weights', 'of unknown origin')}")
+    table.add_row(
+        "weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {facts['metadata'].get('weights', 'of unknown origin')}"
+    )
     console.print(table)
     operators = Table(title=f"{sum(facts['operators'].values())} nodes", title_justify="left")
     operators.add_column("operator")
@@ -162,7 +164,9 @@ def main(
     with console.status("Comparing with PyTorch ..."):
         difference = difference_from_pytorch(path, photograph, checkpoint)
     if not difference <= AGREEMENT:
-        raise Problem(f"{path} differs from PyTorch by {difference:.1e} on {photograph.name}; at most {AGREEMENT} is fine.")
+        raise Problem(
+            f"{path} differs from PyTorch by {difference:.1e} on {photograph.name}; at most {AGREEMENT} is fine."
+        )
     console.print(f"Agrees with PyTorch on {photograph.name}: the largest difference of a logit is {difference:.1e}.")
     console.print("Next: classify a photograph with it (exercise 04).")
 

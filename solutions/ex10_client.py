@@ -29,8 +29,8 @@ def main(
         table.add_column(column, justify="right" if column == "probability" else "left")
     weights, refused = "", []
     try:
-        # Asks the service for its APIs, so classify() is what it says it is.
-        with bentoml.SyncHTTPClient(url) as client:
+        # It asks the service which APIs it has. Timeout 0: it would busily try for 30 s where nothing listens.
+        with bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:
             for image, data in files.items():
                 try:
                     answer = client.classify(data)
@@ -47,7 +47,7 @@ def main(
                 table.add_section()
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise Problem(f"Nothing answers at {url} ({error}). Start the service with `make serve`.") from error
-    except (BentoMLException, AttributeError, ValueError) as error:
+    except (BentoMLException, AttributeError, KeyError, ValueError) as error:
         raise Problem(f"What listens at {url} is not this service, or it failed: {error}") from error
 
     if table.row_count:

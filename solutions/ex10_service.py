@@ -67,6 +67,4 @@ class ImageClassifierService:
         return self.session.run(["output"], {"input": batch})[0]
 
 
-ImageClassifierService.add_asgi_middleware(
-    RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20}
-)
+ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})

@@ -27,6 +27,9 @@ def random_checkpoint(path: Path, seed: int = 11, value: float | None = None) ->
     torch.manual_seed(seed)
     state = torchvision.models.resnet18(weights=None).state_dict()
     if value is not None:
-        state = {name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        state = {
+            name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        }
     torch.save(state, path)
     return path

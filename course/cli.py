@@ -1,0 +1,115 @@
+"""The commands of `python -m course`, which the Makefile calls."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer import Argument, Option
+
+from course import ROOT, manifest
+from serving import Problem
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="The course.")
+console = Console(highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_exercises() -> None:
+    """All exercises."""
+    table = Table()
+    for column in ("no.", "exercise", "points", "what to fill in"):
+        table.add_column(column)
+    part = ""
+    for exercise in manifest.exercises():
+        if exercise.part != part:
+            part = exercise.part
+            table.add_section()
+            table.add_row("", f"[bold]{escape(part)}[/]")
+        files = "\n".join(f"exercises/{file}" for file in exercise.files)
+        table.add_row(
+            exercise.number, exercise.title, f"{exercise.points}{' extra' if exercise.optional else ''}", files
+        )
+    console.print(table)
+    console.print("Next: make help EX=01 says what an exercise asks for, make check EX=01 whether you are there.")
+
+
+@app.command()
+def show(number: str) -> None:
+    """What an exercise asks for."""
+    exercise = manifest.find(number)
+    console.print(
+        f"[bold]{exercise.number}  {escape(exercise.title)}[/]  ({exercise.points} points)\n\n{exercise.goal}\n"
+    )
+    for file in exercise.files:
+        console.print(f"Fill in   exercises/{file}")
+    console.print(f"Try it    {exercise.run}")
+    console.print(f"Check it  make check EX={exercise.number}")
+    console.print(f"Read on   {exercise.page}, or `make docs`: what, why, and {len(exercise.hints)} hints")
+    console.print(f"Solution  {', '.join(f'solutions/{file}' for file in exercise.files)}")
+
+
+@app.command()
+def check(number: Annotated[str, Argument(help="The exercise; all without.")] = "") -> None:
+    """Hold exercises/ against the tests, up to the first failure of each exercise."""
+    from course.check import check_exercise
+
+    chosen = [manifest.find(number)] if number else manifest.exercises()
+    done = [exercise for exercise in chosen if check_exercise(exercise, ROOT / "exercises", console)]
+    if len(chosen) > 1:
+        console.print(f"[bold]{len(done)} of {len(chosen)} exercises are done.[/]")
+    if len(done) < len(chosen):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    ex: Annotated[str, Option(help="The exercise whose service to run.")] = "10",
+    port: Annotated[int, Option(help="Where it listens.")] = 3000,
+    folder: Annotated[Path, Option(help="Where its file is.")] = ROOT / "solutions",
+) -> None:
+    """Become `bentoml serve` for the service of an exercise."""
+    exercise = manifest.find(ex)
+    file = next((file for file in exercise.files if file.endswith("_service.py")), None)
+    if file is None:
+        raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
+    if not (folder / file).is_file():
+        raise Problem(f"There is no {folder / file}.")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("0.0.0.0", port))
+        except OSError as error:
+            reason = (
+                f"Port {port} is taken or not allowed ({error.strerror}). Choose another: make serve PORT={port + 1}"
+            )
+            raise Problem(reason) from error
+    service = f"{Path(file).stem}:ImageClassifierService"
+    # Ctrl-C gives requests in flight 10 s to end.
+    options = ["--port", str(port), "--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
+    command = [sys.executable, "-m", "bentoml", "serve", service, *options]
+    console.print(f"[bold]bentoml serve {service} {' '.join(options)}[/]")
+    console.print(f"Swagger: http://localhost:{port}   In a second terminal: make client   Stop: Ctrl-C")
+    os.execve(sys.executable, command, os.environ | {"BENTOML_DO_NOT_TRACK": "True"})
+
+
+@app.command()
+def figures() -> None:
+    """Measure agreement, start-up and memory."""
+    from course.figures import print_figures
+
+    print_figures()
+
+
+@app.command()
+def readme() -> None:
+    """Write the table of exercises into README.md."""
+    from course.readme import with_table
+
+    path = ROOT / "README.md"
+    path.write_text(with_table(path.read_text()))

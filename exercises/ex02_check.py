@@ -1,0 +1,131 @@
+"""Exercise 02: look into an ONNX file, check it, and compare it with PyTorch on a photograph.
+
+python exercises/ex02_check.py models/resnet18.onnx
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from rich.console import Console
+from rich.table import Table
+from typer import Argument, Option
+
+from course.script import run
+from serving import Problem
+from serving.images import open_image, preprocess
+from serving.model import MODEL_PATH
+
+PHOTOGRAPH = Path(__file__).resolve().parents[1] / "data" / "cat.png"
+AGREEMENT = 1e-4  # largest absolute difference of a logit
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read and check a model file; the weights in a second file are looked for but not read.
+
+    Raises:
+        Problem: missing, not ONNX, cut short, its external data missing, or refused by the checker.
+    """
+    # TODO: onnx.load(path, load_external_data=False), then onnx.checker.check_model(path, full_check=True).
+    # Turn what they raise into a Problem with one sentence; say so too when the graph has no nodes, and
+    # name the second file when a tensor's external data is not there.
+    raise NotImplementedError("Read the model and check it.")
+
+
+def describe(path: Path) -> dict:
+    """What a model file holds.
+
+    Returns:
+        {"opset": int,
+         "inputs" and "outputs": [{"name": str, "type": "float32", "shape": ["batch", 3, 224, 224]}, ...],
+         "dynamic_axes": {"input": [0], ...} by the name of each input and output,
+         "operators": {"Conv": 20, ...} most frequent first,
+         "weights_bytes": int, "metadata": {str: str}}
+
+    Raises:
+        Problem: as load().
+    """
+    # TODO: collect the facts from load(path): opset_import, graph.input, graph.output, graph.node,
+    # graph.initializer, metadata_props.
+    raise NotImplementedError("Say what the file holds.")
+
+
+def require_dynamic_batch(path: Path) -> None:
+    """Refuse a model that takes batches of one size only.
+
+    Raises:
+        Problem: the first axis of an input or output is fixed.
+    """
+    # TODO: look at describe(path)["dynamic_axes"].
+    raise NotImplementedError("Refuse a model whose batch axis is fixed.")
+
+
+def logits(path: Path, photograph: Path) -> np.ndarray:
+    """ONNX Runtime's logits for an image file: float32 array of shape (1, 1000)."""
+    # TODO: an ort.InferenceSession, and preprocess(open_image(...)) for the photograph.
+    raise NotImplementedError("Run the model on the photograph.")
+
+
+def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | None = None) -> float:
+    """The largest absolute difference of a logit between ONNX Runtime and PyTorch on one photograph.
+
+    The PyTorch model is made again from what the file's metadata says of its weights.
+    """
+    # TODO: metadata = describe(path)["metadata"]; load_again(architecture, weights, checkpoint) makes the
+    # PyTorch model. Compare its logits with logits(path, photograph).
+    raise NotImplementedError("Compare PyTorch's logits with ONNX Runtime's on the photograph.")
+
+
+def print_summary(path: Path, facts: dict, console: Console) -> None:
+    """The facts of describe() as two small tables."""
+    table = Table(title=str(path), title_justify="left", show_header=False)
+    table.add_row("opset", str(facts["opset"]))
+    for kind in ("inputs", "outputs"):
+        for value in facts[kind]:
+            shape = ", ".join(map(str, value["shape"]))
+            table.add_row(kind.removesuffix("s"), f"{value['name']}: {value['type']} ({shape})")
+    for name, axes in facts["dynamic_axes"].items():
+        table.add_row("dynamic axes", f"{name}: {', '.join(map(str, axes)) or 'none'}")
+    table.add_row(
+        "weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {facts['metadata'].get('weights', 'of unknown origin')}"
+    )
+    console.print(table)
+    operators = Table(title=f"{sum(facts['operators'].values())} nodes", title_justify="left")
+    operators.add_column("operator")
+    operators.add_column("nodes", justify="right")
+    for operator, count in facts["operators"].items():
+        operators.add_row(operator, str(count))
+    console.print(operators)
+
+
+def main(
+    path: Annotated[Path, Argument(help="The model file.")] = MODEL_PATH,
+    photograph: Annotated[Path, Option(help="The image to compare with PyTorch on.")] = PHOTOGRAPH,
+    graph: Annotated[bool, Option("--graph", help="Print the whole graph, a line for each node.")] = False,
+    checkpoint: Annotated[Path | None, Option(help="The checkpoint that the model was exported from.")] = None,
+) -> None:
+    """Check an ONNX file: its structure, its dynamic axes, its agreement with PyTorch."""
+    console = Console()
+    model = load(path)
+    if graph:
+        for node in model.graph.node:
+            console.print(onnx.helper.printable_node(node), markup=False, highlight=False, soft_wrap=True)
+    print_summary(path, describe(path), console)
+    require_dynamic_batch(path)
+    with console.status("Comparing with PyTorch ..."):
+        difference = difference_from_pytorch(path, photograph, checkpoint)
+    if not difference <= AGREEMENT:
+        raise Problem(
+            f"{path} differs from PyTorch by {difference:.1e} on {photograph.name}; at most {AGREEMENT} is fine."
+        )
+    console.print(f"Agrees with PyTorch on {photograph.name}: the largest difference of a logit is {difference:.1e}.")
+    console.print("Next: classify a photograph with it (exercise 04).")
+
+
+if __name__ == "__main__":
+    run(main)

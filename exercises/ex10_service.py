@@ -1,0 +1,64 @@
+"""Exercise 10: resnet18 as a BentoML service.
+
+bentoml serve exercises.ex10_service:ImageClassifierService
+"""
+
+from typing import Annotated
+
+import bentoml
+import numpy as np
+from bentoml.exceptions import BentoMLException, InvalidArgument
+from bentoml.validators import ContentType, DType, Shape
+from pydantic import BeforeValidator
+
+from serving.http import RequestLimits, log_client_errors_in_one_line
+from serving.images import BadImage, open_image, preprocess
+from serving.model import BadModel, labels, open_model, top5, weights
+from serving.tensors import as_batch
+
+# TODO: np.ndarray alone lets nearly anything through, and most of it ends in a 500. Tell callers what you
+# expect (Shape, DType from bentoml.validators) and check it (pydantic's BeforeValidator with as_batch).
+ImageBatch = np.ndarray
+# Bytes, not Path or PIL.Image: for those BentoML would fetch any URL that a caller sends instead.
+ImageFile = Annotated[bytes, ContentType("image/*")]
+
+log_client_errors_in_one_line()
+
+
+@bentoml.service  # TODO: bound the time of a request and how many may wait: traffic={...}
+class ImageClassifierService:
+    """Classifies images with resnet18, exported to ONNX, on ONNX Runtime."""
+
+    @bentoml.on_deployment
+    def check_model() -> None:
+        """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
+        # TODO: open_model() raises BadModel with a sentence. Raise BentoMLException with it.
+        return
+
+    def __init__(self) -> None:
+        # TODO: open the model here, once for each worker, and keep its labels and weights.
+        self.session = None
+
+    @bentoml.api
+    def predict(self, image: ImageBatch) -> np.ndarray:
+        """Logits for a batch of preprocessed images.
+
+        `image`: (batch, 3, 224, 224) numbers, normalised as ImageNet models expect, 1 to 16 images.
+        Answers (batch, 1000) float32 logits.
+        """
+        # TODO: run the session on the batch.
+        raise NotImplementedError("Answer the model's logits for the batch.")
+
+    @bentoml.api
+    def classify(self, image: ImageFile, /) -> dict:
+        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF).
+
+        Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
+        """
+        # TODO: open_image and preprocess the bytes, run the session, answer top5 and where the weights came from.
+        # open_image raises BadImage for what is no image: answer InvalidArgument with its sentence.
+        raise NotImplementedError("Answer the five best labels for the image file.")
+
+
+# TODO: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
+# ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={...})

@@ -15,6 +15,9 @@ PY := .venv/bin/python
 READY := .venv/.ready
 MODEL := models/resnet18.onnx
 
+# Material for MkDocs advertises its successor at every build otherwise.
+export NO_MKDOCS_2_WARNING := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup export serve client check list docs test lint format docs-build readme figures clean
 
@@ -59,8 +62,8 @@ check: $(READY) $(MODEL) ## Check your own work in exercises/, all or one       
 list: $(READY) ## All exercises                                                   | make list
 	@$(PY) -m course list
 
-docs: $(READY) ## Read the course page at http://localhost:8000                   | make docs
-	@$(PY) -m mkdocs serve --quiet
+docs: $(READY) ## Read the course page in a browser                               | make docs
+	@$(PY) -m course docs
 
 ##@ For instructors
 
@@ -86,7 +89,7 @@ docs-build: $(READY) ## Build the page into site/; a broken link fails          
 readme: $(READY) ## Write README's table of exercises from course.toml            | make readme
 	@$(PY) -m course readme
 
-clean: ## Remove .venv, models, reports and everything else that is made          | make clean
+clean: ## Remove everything that is made: .venv, models, site                    | make clean
 	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

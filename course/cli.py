@@ -80,15 +80,8 @@ def serve(
         raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
     if not (folder / file).is_file():
         raise Problem(f"There is no {folder / file}.")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("0.0.0.0", port))
-        except OSError as error:
-            reason = (
-                f"Port {port} is taken or not allowed ({error.strerror}). Choose another: make serve PORT={port + 1}"
-            )
-            raise Problem(reason) from error
+    if not _is_free(port):
+        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
     service = f"{Path(file).stem}:ImageClassifierService"
     # Ctrl-C gives requests in flight 10 s to end.
     options = ["--port", str(port), "--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
@@ -96,6 +89,15 @@ def serve(
     console.print(f"[bold]bentoml serve {service} {' '.join(options)}[/]")
     console.print(f"Swagger: http://localhost:{port}   In a second terminal: make client   Stop: Ctrl-C")
     os.execve(sys.executable, command, os.environ | {"BENTOML_DO_NOT_TRACK": "True"})
+
+
+@app.command()
+def docs() -> None:
+    """Show the course page on the first free port from 8000 on."""
+    port = next(port for port in range(8000, 8100) if _is_free(port))
+    console.print(f"[bold]http://localhost:{port}[/]   Stop: Ctrl-C")
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "mkdocs", "serve", "--quiet", "--dev-addr", f"localhost:{port}"])
 
 
 @app.command()
@@ -113,3 +115,13 @@ def readme() -> None:
 
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text()))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        try:
+            listener.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True

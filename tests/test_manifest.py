@@ -1,0 +1,77 @@
+"""course.toml and the files on disk say the same."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from course import ROOT
+from course.manifest import Exercise, exercises, find
+from course.readme import with_table
+from serving import Problem
+
+EACH = pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)
+
+
+def points_of(path: Path) -> float:
+    """The sum over a file of tests, read without running it: marks times the cases they are parametrized with."""
+    collected: list[pytest.Item] = []
+
+    class Collector:
+        def pytest_collection_finish(self, session: pytest.Session) -> None:
+            collected.extend(session.items)
+
+    pytest.main([str(path), "--collect-only", "-p", "no:terminal", "--rootdir", str(ROOT)], plugins=[Collector()])
+    return sum(item.get_closest_marker("points").args[0] for item in collected)
+
+
+@EACH
+def test_every_file_of_an_exercise_is_there(exercise: Exercise):
+    wanted = [f"{folder}/{file}" for folder in ("exercises", "solutions") for file in exercise.files]
+    missing = [path for path in [*wanted, exercise.test, exercise.page] if not (ROOT / path).is_file()]
+    assert not missing, f"course.toml names {missing}, which are not there"
+
+
+@pytest.mark.parametrize("folder", ["exercises", "solutions"])
+def test_every_file_is_in_course_toml(folder):
+    on_disk = {path.name for path in (ROOT / folder).glob("ex[0-9][0-9]_*")}
+    listed = {file for exercise in exercises() for file in exercise.files}
+    assert on_disk == listed
+
+
+@EACH
+def test_points_of_the_tests_add_up(exercise: Exercise):
+    assert points_of(ROOT / exercise.test) == pytest.approx(exercise.points)
+
+
+@EACH
+def test_a_solution_has_all_functions_of_its_starter_with_their_docstrings(exercise: Exercise):
+    """Tests call what the starter declares; a solution that renames it would teach something else."""
+    for file in exercise.files:
+        starter, solution = (functions(ROOT / folder / file) for folder in ("exercises", "solutions"))
+        assert starter.items() <= solution.items(), f"{file}: declared or documented differently"
+
+
+def functions(path: Path) -> dict[str, str]:
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return {f"{node.name}({ast.unparse(node.args)})": ast.get_docstring(node) or "" for node in nodes}
+
+
+@EACH
+def test_starters_say_what_to_do(exercise: Exercise):
+    for file in exercise.files:
+        assert "TODO" not in (ROOT / "solutions" / file).read_text()
+    assert exercise.hints
+
+
+def test_readme_shows_the_exercises():
+    text = (ROOT / "README.md").read_text()
+    assert with_table(text) == text, "run `make readme`"
+    assert all(exercise.goal in text for exercise in exercises())
+
+
+def test_an_unknown_number_names_those_there_are():
+    assert find("4") == find("04")
+    with pytest.raises(Problem, match=re.escape("EX=44: no exercise has that number. There are 01, 02")):
+        find("44")

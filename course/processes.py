@@ -44,7 +44,7 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
     return None
 
 
-def end(process: subprocess.Popen, patience: float = 10) -> None:
+def end(process: subprocess.Popen, patience: float = 5) -> None:
     """End a process and everything that carries its mark: politely, then not."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)

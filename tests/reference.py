@@ -16,10 +16,10 @@ def resnet18_logits(seed: int, images: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(images)).numpy()
 
 
-def transformed(image_path: Path) -> np.ndarray:
-    """An RGB image file as torchvision's weights for resnet18 prepare it: (1, 3, 224, 224) float32."""
+def transformed(image_paths: list[Path]) -> list[np.ndarray]:
+    """RGB image files as torchvision's weights for resnet18 prepare them: (1, 3, 224, 224) float32 each."""
     transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
-    return transform(Image.open(image_path))[None].numpy()
+    return [transform(Image.open(path))[None].numpy() for path in image_paths]
 
 
 def random_checkpoint(path: Path, seed: int = 11, value: float | None = None) -> Path:

@@ -1,0 +1,54 @@
+"""pytest's options for submissions, and the points that tests are worth.
+
+A plugin named in pyproject.toml, not a conftest.py: pytest reads its options before it looks for
+conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from course import ROOT
+
+POINTS = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[POINTS] = {}
+    folder = Path(config.getoption("--submission"))
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Somebody else's folder is held against the exercises' tests; those of the course itself are for solutions/."""
+    if Path(config.getoption("--submission")).resolve() != ROOT / "solutions":
+        of_course = [item for item in items if not item.path.name.startswith("test_ex")]
+        config.hook.pytest_deselected(items=of_course)
+        items[:] = [item for item in items if item not in of_course]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
+    marker = item.get_closest_marker("points")
+    if marker and (report.when == "call" or not report.passed):
+        item.config.stash[POINTS][item.nodeid] = (item.path.stem, marker.args[0], report.passed)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    results = config.stash[POINTS].values()
+    if results:
+        terminalreporter.section("points")
+    for stem in sorted({stem for stem, _, _ in results}):
+        worth = [(points, passed) for of, points, passed in results if of == stem]
+        reached, possible = sum(points for points, passed in worth if passed), sum(points for points, _ in worth)
+        terminalreporter.write_line(f"{stem.removeprefix('test_'):24} {reached:g} of {possible:g}")

@@ -1,0 +1,213 @@
+"""How tests meet submissions: whatever student code does, its own test fails with one sentence, and nothing is left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from course import ROOT
+from course.submission import Submission
+
+Failed = pytest.fail.Exception
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """A submission whose ex99.py is the given text."""
+
+    def submission(text: str, file: str = "ex99.py") -> Submission:
+        folder = tmp_path / "submission"
+        folder.mkdir(exist_ok=True)
+        (folder / file).write_text(text)
+        return Submission(folder, tmp_path / "scratch")
+
+    return submission
+
+
+def test_arguments_and_results_pass_as_files(write, tmp_path):
+    code = "def mirror(**everything):\n    return {**everything, 'doubled': everything['array'] * 2}\n"
+    values = {
+        "array": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "path": tmp_path / "a file",
+        "number": 1.5,
+        "nothing": None,
+        "nested": [1, ["two", {"three": np.ones(3)}]],
+    }
+    got = write(code).call("ex99.py", "mirror", **values)
+    assert np.array_equal(got.pop("doubled"), values["array"] * 2)
+    assert got.pop("array").dtype == np.float32
+    nested = got.pop("nested")
+    assert np.array_equal(nested[1][1].pop("three"), np.ones(3))
+    assert nested == [1, ["two", {}]]
+    assert got == {"path": tmp_path / "a file", "number": 1.5, "nothing": None}
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("def f(): raise NotImplementedError('Do it.')", "ex99.py: f() is not written yet on line 1. Do it."),
+        ("def f(:\n", "ex99.py has a syntax error on line 1: invalid syntax."),
+        ("def f():\nreturn 1", "ex99.py has a syntax error on line 2: expected an indented block"),
+        ("def g(): return 1", "ex99.py has no function f()."),
+        ("def f():\n    return {}['x']", "ex99.py: f() raised KeyError on line 2: 'x'"),
+        (
+            "import nowhere\ndef f(): return 1",
+            "ex99.py: f() raised ModuleNotFoundError on line 1: No module named 'nowhere'",
+        ),
+        ("import sys\ndef f(): sys.exit(0)", "ended the program (exit code 0) instead of returning"),
+        ("import os\ndef f(): os._exit(0)", "ended the program (exit code 0) instead of returning"),
+        ("import sys\nsys.exit(0)", "ended the program (exit code 0) instead of returning"),
+        ("import ctypes\ndef f(): ctypes.string_at(0)", "ex99.py: f() crashed the interpreter (SIGSEGV)."),
+        ("import os\ndef f(): os.abort()", "ex99.py: f() crashed the interpreter (SIGABRT)."),
+        ("def f():\n    while True: pass", "ex99.py: f() had not ended after 3 s. Is there an endless loop?"),
+        ("def f(): return object()", "returned a object; expected arrays, numbers, text, paths"),
+        ("import numpy\ndef f(): return numpy.array([print])", "raised ValueError: Object arrays cannot be saved"),
+        ("def f(): return f()", "raised RecursionError on line 1"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(write, code, sentence):
+    with pytest.raises(Failed) as failure:
+        write(code).call("ex99.py", "f", timeout=3)
+    message = str(failure.value)
+    assert sentence in message
+    assert "Traceback" not in message.splitlines()[0]
+    assert failure.value.pytrace is False
+
+
+def test_a_missing_file_is_one_sentence(write):
+    with pytest.raises(Failed, match=r"ex98\.py is missing in "):
+        write("").call("ex98.py", "f")
+
+
+def test_a_result_that_the_worker_did_not_write_is_refused(write):
+    """A pickle in the place of the array would run its author's code in the grader."""
+    forger = (
+        "import os, pathlib, pickle, sys\n"
+        "def f():\n"
+        "    folder = pathlib.Path(sys.argv[1])\n"
+        "    (folder / 'x.npy').write_bytes(pickle.dumps([1]))\n"
+        "    (folder / 'result.json').write_text('{\"array\": \"x.npy\"}')\n"
+        "    os._exit(0)\n"
+    )
+    with pytest.raises(Failed, match="its result cannot be read"):
+        write(forger).call("ex99.py", "f")
+
+
+def test_a_students_numpy_does_not_stand_for_numpy(write):
+    submission = write("raise SystemExit('the wrong numpy')", "numpy.py")
+    write("import numpy\ndef f(): return numpy.ones(2)\n")
+    assert submission.call("ex99.py", "f").tolist() == [1, 1]
+
+
+def test_nothing_that_was_started_is_left(write, tmp_path):
+    """A child in a session of its own, deaf to SIGTERM, is ended all the same."""
+    code = (
+        "import signal, subprocess, sys\n"
+        "def f(note):\n"
+        "    deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)'\n"
+        "    child = subprocess.Popen([sys.executable, '-c', deaf], start_new_session=True)\n"
+        "    note.write_text(str(child.pid))\n"
+        "    return 1\n"
+    )
+    write(code).call("ex99.py", "f", note=tmp_path / "pid")
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+SERVICE = """
+import bentoml
+
+@bentoml.service
+class ImageClassifierService:
+    def __init__(self):
+        {init}
+
+    @bentoml.api
+    def answer(self, number: int) -> int:
+        {body}
+"""
+
+
+def serve(submission: Submission, **options):
+    with submission.serve("ex99.py", **options) as server:
+        return server.request("POST", "/answer", json={"number": 1}), server.last_words(), server.process.mark
+
+
+def test_a_service_is_started_and_ended(write):
+    response, _, mark = serve(write(SERVICE.format(init="pass", body="return number + 1")))
+    assert response.json() == 2
+    left = [process for process in psutil.process_iter() if mark in _environment(process)]
+    assert not left
+
+
+def _environment(process: psutil.Process) -> str:
+    try:
+        return str(process.environ())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("import os; os._exit(3)", r"`bentoml serve ex99:ImageClassifierService` ended \(exit code 3\)"),
+        ("raise ValueError('no luck')", "ended .* says: ValueError: no luck"),
+        ("", "ended .* Failed to load bento or import service"),
+        (
+            SERVICE.format(init="raise KeyError('weights')", body="return 1"),
+            "fails to start, again and again.* KeyError",
+        ),
+        (SERVICE.format(init="import time; time.sleep(60)", body="return 1"), "was not ready after 5 s"),
+    ],
+    ids=["exit", "raises", "nothing", "restart_loop", "never_ready"],
+)
+def test_a_service_that_does_not_start_is_one_sentence(write, code, sentence):
+    deadline = 5 if "sleep" in code else 60
+    with pytest.raises(Failed, match=f"(?s){sentence}"):
+        serve(write(code), deadline=deadline)
+
+
+def test_a_service_that_fails_tells_why(write):
+    _, words, _ = serve(write(SERVICE.format(init="pass", body="return {}['lost']")))
+    assert words == " The service's log says: KeyError: 'lost'"
+
+
+def test_one_broken_exercise_stops_nothing_else(tmp_path):
+    """A whole run of pytest on a submission in which all goes wrong but exercise 04."""
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    (folder / "ex01_export.py").write_text("def export_dynamo(:\n")
+    (folder / "ex04_inference.py").write_text((ROOT / "solutions/ex04_inference.py").read_text())
+    (folder / "ex10_service.py").write_text("import os\nos._exit(0)\n")
+    (folder / "conftest.py").write_text("raise SystemExit('a conftest of a student')\n")
+    tests = [*sorted(ROOT.glob("tests/test_ex0[124]*.py")), "tests/test_ex10_service.py", "-k", "not test_client"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--submission", str(folder), "-q", *map(str, tests)],
+        cwd=ROOT,
+        env=os.environ | {"PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 1, run.stdout[-2000:]
+    points = {
+        words[0]: words[1] for line in run.stdout.splitlines() if len(words := line.split()) == 4 and words[2] == "of"
+    }
+    assert points == {"ex01_export": "0", "ex02_check": "0", "ex04_inference": "10", "ex10_service": "0"}, run.stdout[
+        -3000:
+    ]
+    assert "SyntaxError" in run.stdout
+    assert "ex02_check.py is missing in" in run.stdout
+    assert "`bentoml serve ex10_service:ImageClassifierService` ended (exit code 0)" in run.stdout
+
+
+def test_a_folder_that_is_not_there_is_one_line():
+    command = [sys.executable, "-m", "pytest", "--submission", "nowhere"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode != 0
+    assert "--submission nowhere: there is no such folder" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,160 @@
+"""What a newcomer types: make serve, make client, Ctrl-C."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from course import ROOT
+from course.processes import free_port, marked, running, wait
+
+
+def make(*words: str, timeout: float = 120) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: float = 120) -> None:
+    give_up = time.monotonic() + deadline
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail(f"{process.args} was not ready (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory):
+    """`make serve` on a free port; it exports the model first where there is none."""
+    folder, port = tmp_path_factory.mktemp("serve"), free_port()
+    env = os.environ | {"BENTOML_HOME": str(folder / "bentoml")}
+    with running(["make", "serve", f"PORT={port}"], cwd=ROOT, env=env, log=folder / "log") as process:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, folder / "log")
+        yield port
+
+
+def test_serve_and_client_name_what_is_on_the_photographs(served):
+    done = make("client", f"PORT={served}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for image in ("cat.png", "coffee.png"):
+        assert image in done.stdout
+    assert len(re.findall(r"\d\.\d%", done.stdout)) == 10, f"five labels for each of two photographs: {done.stdout}"
+
+
+def test_a_port_that_is_taken_is_one_sentence(served):
+    done = make("serve", f"PORT={served}")
+    assert done.returncode != 0
+    assert f"Port {served} is taken" in done.stderr
+    assert f"make serve PORT={served + 1}" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_stopping_leaves_no_process(tmp_path, models_dir, stop):
+    """The promised name, run as a person would; Ctrl-C reaches the whole foreground group."""
+    port = free_port()
+    command = [
+        ROOT / ".venv/bin/bentoml",
+        "serve",
+        "solutions.bentoml_service:ImageClassifierService",
+        "--port",
+        str(port),
+    ]
+    env = os.environ | {
+        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "MODELS_DIR": str(models_dir),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    with running([str(word) for word in command], cwd=ROOT, env=env, log=tmp_path / "log") as process:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+        assert len(marked(process.mark)) > 1, "a launcher and a worker"
+        os.killpg(process.pid, stop)
+        assert wait(process, 20) is not None, "still there 20 s after the signal"
+        assert not marked(process.mark)
+
+
+def test_a_killed_worker_comes_back(submission, models_dir):
+    with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as server:
+        (worker,) = (one for one in marked(server.process.mark) if one.pid != server.process.pid)
+        worker.kill()
+        worker.wait(10)
+        wait_until_ready(server.url, server.process, server.log, deadline=20)
+        response = server.request("POST", "/classify", content=(ROOT / "data/cat.png").read_bytes())
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["serve", "PORT=abc"], "PORT=abc: a port is a number from 1 to 65535."),
+        (["serve", "PORT=65536"], "PORT=65536: a port is a number from 1 to 65535."),
+        (["client", "PORT="], "PORT=: a port is a number from 1 to 65535."),
+        (["client", "IMAGE=nowhere.png"], "IMAGE=nowhere.png: there is no file nowhere.png."),
+        (["help", "EX=77"], "EX=77: no exercise has that number. There are 01"),
+        (["check", "EX=x"], "EX=x: no exercise has that number."),
+        (["serve", "EX=04"], "EX=04: exercise 04 has no service to serve."),
+        (["serve", "SUBMISSION=nowhere"], "There is no nowhere/ex10_service.py."),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_variable_is_one_clear_line(words, sentence):
+    done = make(*words)
+    assert done.returncode != 0
+    said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make")]
+    assert len(said) == 1, said
+    assert sentence in said[0]
+
+
+def test_an_old_python_is_one_clear_line(tmp_path):
+    """In a folder without .venv, so that setup really looks for a Python."""
+    for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    old = tmp_path / "python2.7"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(["make", "setup", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert done.stdout.splitlines() == [
+        f"PYTHON={old}: Python 3.11 or newer is needed. Install it, or name it: make setup PYTHON=/path/to/python3.11"
+    ]
+
+
+def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
+    """make's dry run stands in for the download: the index is not reachable everywhere."""
+    for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    done = subprocess.run(["make", "-n", "setup", "CPU=1"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "--index-url https://download.pytorch.org/whl/cpu" in done.stdout
+    pinned = subprocess.run(
+        ["grep", "-Eo", "^torch(vision)?==[0-9.]+", "requirements.txt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert [line.split("==")[0] for line in pinned.stdout.splitlines()] == ["torch", "torchvision"]
+
+
+def test_help_lists_every_target_with_an_example():
+    targets = set(re.findall(r"^([a-z-]+):(?!=).*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    phony = set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+    text = make("help").stdout
+    assert targets == phony
+    for target in targets:
+        assert re.search(rf"^  {target} .* make {target}\b", text, re.MULTILINE), (
+            f"{target} has no line with an example in:\n{text}"
+        )
+    for variable in ("EX", "PORT", "IMAGE", "PYTHON", "CPU", "SUBMISSION"):
+        assert variable in text
+
+
+def test_help_shows_what_an_exercise_asks_for():
+    text = make("help", "EX=04").stdout
+    for words in ("Classify a photograph", "exercises/ex04_inference.py", "make check EX=04", "docs/ex04_inference.md"):
+        assert words in text

@@ -1,0 +1,92 @@
+"""The page of the course, and Swagger, in a real browser."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from course import ROOT, page
+from course.manifest import exercises
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def needs_browser(test):
+    """Mark a test, and skip it where there is no browser."""
+    missing = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+    return pytest.mark.browser(missing(test))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not run as root, as containers do; it visits our own pages only.
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stderr[-2000:]
+    return folder
+
+
+def test_every_exercise_has_its_page_with_hints_and_code(site):
+    for exercise in exercises():
+        text = (site / exercise.stem / "index.html").read_text()
+        assert text.count("Hint ") >= len(exercise.hints)
+        assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
+        assert 'title="solutions/' in text or 'class="filename">solutions/' in text, "no code is shown"
+
+
+@pytest.mark.parametrize(
+    "mark", ["<!-- card 77 -->", "<!-- code solutions/ex04_inference.py nothing -->", "<!-- code no.py f -->"]
+)
+def test_a_mark_that_names_nothing_fails_the_build(mark):
+    class Page:
+        class file:  # noqa: N801
+            src_path = "page.md"
+
+    with pytest.raises(page.PluginError, match=r"page\.md"):
+        page.on_page_markdown(mark, Page)
+
+
+@needs_browser
+def test_hints_open_one_by_one(site, browser):
+    tab = browser.new_page()
+    tab.goto((site / "ex04_inference" / "index.html").as_uri())
+    hints = tab.locator("details.tip")
+    assert hints.count() == 4
+    assert not hints.nth(0).locator("p").last.is_visible()
+    hints.nth(0).locator("summary").click()
+    assert hints.nth(0).locator("p").last.is_visible()
+    assert not hints.nth(1).locator("p").last.is_visible()
+    tab.close()
+
+
+@needs_browser
+def test_a_photograph_can_be_classified_by_hand_in_swagger(submission, models_dir, browser):
+    with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as server:
+        tab = browser.new_page()
+        tab.goto(server.url)
+        operation = tab.locator(".opblock", has_text="/classify")
+        operation.locator(".opblock-summary").click()
+        operation.get_by_role("button", name="Try it out").click()
+        operation.locator("input[type=file]").set_input_files(str(ROOT / "data" / "cat.png"))
+        operation.get_by_role("button", name="Execute").click()
+        answer = operation.locator(".live-responses-table tbody tr.response")
+        assert answer.locator(".response-col_status").inner_text().startswith("200")
+        shown = answer.locator("code.language-json").first.inner_text()
+        expected = server.request("POST", "/classify", content=(ROOT / "data" / "cat.png").read_bytes()).json()
+        assert json.loads(shown) == expected
+        tab.close()

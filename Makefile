@@ -19,7 +19,7 @@ MODEL := models/resnet18.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client check list docs test lint format docs-build readme figures clean
+.PHONY: help setup export serve client check list docs test lint format docs-build manifest figures clean
 
 ##@ For students
 
@@ -86,8 +86,8 @@ format: $(READY) ## Bring the code into ruff's format                           
 docs-build: $(READY) ## Build the page into site/; a broken link fails            | make docs-build
 	@$(PY) -m mkdocs build --strict --quiet
 
-readme: $(READY) ## Write README's table of exercises from course.toml            | make readme
-	@$(PY) -m course readme
+manifest: $(READY) ## Write README's table and the starters' digests               | make manifest
+	@$(PY) -m course manifest
 
 clean: ## Remove everything that is made: .venv, models, site                    | make clean
 	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-*

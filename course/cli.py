@@ -108,13 +108,14 @@ def figures() -> None:
     print_figures()
 
 
-@app.command()
-def readme() -> None:
-    """Write the table of exercises into README.md."""
+@app.command("manifest")
+def write_manifest() -> None:
+    """Write what is made from course.toml and exercises/: README's table, the digests of the starters."""
     from course.readme import with_table
 
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text()))
+    manifest.record_starters()
 
 
 def _is_free(port: int) -> bool:

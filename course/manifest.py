@@ -1,5 +1,7 @@
 """course.toml, the one list of exercises."""
 
+import hashlib
+import json
 import tomllib
 from functools import cache
 
@@ -7,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from course import ROOT
 from serving import Problem
+
+# Digests of the starters, so that a student's work is told from them even after it was committed.
+STARTERS = ROOT / "course" / "starters.json"
 
 
 class Exercise(BaseModel):
@@ -59,3 +64,19 @@ def find(number: str) -> Exercise:
             return exercise
     known = ", ".join(exercise.number for exercise in exercises())
     raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
+
+
+def digest(exercise: Exercise) -> str:
+    """A digest of the files in exercises/ as they are now."""
+    files = [ROOT / "exercises" / file for file in exercise.files]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+
+
+def untouched(exercise: Exercise) -> bool:
+    """Whether nobody has begun to work on an exercise: its files are the starters still."""
+    return json.loads(STARTERS.read_text()).get(exercise.number) == digest(exercise)
+
+
+def record_starters() -> None:
+    """Take what is in exercises/ for the starters from now on."""
+    STARTERS.write_text(json.dumps({one.number: digest(one) for one in exercises()}, indent=2) + "\n")

@@ -4,7 +4,7 @@ import re
 
 from course import manifest
 
-BEGIN, END = "<!-- exercises: made by `make readme` from course.toml -->", "<!-- /exercises -->"
+BEGIN, END = "<!-- exercises: made by `make manifest` from course.toml -->", "<!-- /exercises -->"
 
 
 def table(link: str) -> str:

@@ -41,18 +41,15 @@ class ImageClassifierService:
 
     @bentoml.api
     def predict(self, image: ImageBatch) -> np.ndarray:
-        """Logits for a batch of preprocessed images.
-
-        `image`: (batch, 3, 224, 224) numbers, normalised as ImageNet models expect, 1 to 16 images.
-        Answers (batch, 1000) float32 logits.
+        """Logits, (batch, 1000) float32, for 1 to 16 images.
+        `image`: (batch, 3, 224, 224) numbers of any type, preprocessed and normalised as ImageNet models expect.
         """
         # TODO: run the session on the batch.
         raise NotImplementedError("Answer the model's logits for the batch.")
 
     @bentoml.api
     def classify(self, image: ImageFile, /) -> dict:
-        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF).
-
+        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
         """
         # TODO: open_image and preprocess the bytes, run the session, answer top5 and where the weights came from.

@@ -67,7 +67,7 @@ def test_starters_say_what_to_do(exercise: Exercise):
 
 def test_readme_shows_the_exercises():
     text = (ROOT / "README.md").read_text()
-    assert with_table(text) == text, "run `make readme`"
+    assert with_table(text) == text, "run `make manifest`"
     assert all(exercise.goal in text for exercise in exercises())
 
 

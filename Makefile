@@ -111,5 +111,5 @@ check_python = "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
   { echo "PYTHON=$(PYTHON): Python 3.11 or newer is needed. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 check_port = case "$(PORT)" in *[!0-9]*|""|0*) false;; *) [ $(PORT) -le 65535 ];; esac || \
   { echo "PORT=$(PORT): a port is a number from 1 to 65535."; exit 1; }
-check_image = for image in $(IMAGE); do [ -f "$$image" ] || \
+check_image = [ -n "$(strip $(IMAGE))" ] || { echo "IMAGE=: name an image file, or several."; exit 1; }; for image in $(IMAGE); do [ -f "$$image" ] || \
   { echo "IMAGE=$(IMAGE): there is no file $$image."; exit 1; }; done

@@ -1,8 +1,9 @@
 """Guards around a service's HTTP API that BentoML does not bring."""
 
+import asyncio
 import logging
+from contextlib import suppress
 
-import anyio
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
@@ -65,9 +66,10 @@ class RequestLimits:
 
 async def _drain(receive: Receive) -> None:
     """Throw the rest of a body away for up to 5 s: a client still sending would not see the answer."""
-    with anyio.move_on_after(5):
-        while (await receive()).get("more_body", False):
-            pass
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 class ClientErrorsInOneLine(logging.Filter):

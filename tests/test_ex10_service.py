@@ -315,6 +315,7 @@ def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     "content_type", ["multipart/form-data", "multipart/form-data; boundary=x", "application/vnd.bentoml+pickle"]
 )
 def test_refuses_forms_and_pickles(server, path, content_type):
+    assert_still_serves(server, "before that")
     response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
     expect(
         response.status_code in (400, 415),

@@ -96,6 +96,7 @@ def test_a_killed_worker_comes_back(submission, models_dir):
         (["serve", "PORT=65536"], "PORT=65536: a port is a number from 1 to 65535."),
         (["client", "PORT="], "PORT=: a port is a number from 1 to 65535."),
         (["client", "IMAGE=nowhere.png"], "IMAGE=nowhere.png: there is no file nowhere.png."),
+        (["client", "IMAGE="], "IMAGE=: name an image file, or several."),
         (["help", "EX=77"], "EX=77: no exercise has that number. There are 01"),
         (["check", "EX=x"], "EX=x: no exercise has that number."),
         (["serve", "EX=04"], "EX=04: exercise 04 has no service to serve."),

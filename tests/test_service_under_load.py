@@ -1,0 +1,62 @@
+"""Exercise 10's solution where many call it at once, or send all that it takes."""
+
+import asyncio
+from collections import Counter
+
+import httpx
+import numpy as np
+import pytest
+
+from course import ROOT
+from course.submission import Server
+
+CAT = (ROOT / "data" / "cat.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def server(submission, models_dir):
+    with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as running:
+        yield running
+
+
+def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple[bytes, httpx.Response]]:
+    """Send all requests at the same time; each answer with the body that it is the answer to."""
+
+    async def all_of_them() -> list[tuple[bytes, httpx.Response]]:
+        limits = httpx.Limits(max_connections=number)
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+
+            async def one(body: bytes) -> tuple[bytes, httpx.Response]:
+                return body, await client.post(f"{server.url}/classify", content=body)
+
+            return await asyncio.gather(*(one(bodies[i % len(bodies)]) for i in range(number)))
+
+    return asyncio.run(all_of_them())
+
+
+def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(server):
+    coffee = (ROOT / "data" / "coffee.png").read_bytes()
+    alone = {body: server.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
+    for body, response in send_at_once(server, 60, [CAT, coffee, b"not an image", b""]):
+        if body in alone:
+            assert response.status_code == 200
+            assert response.json() == alone[body]
+        else:
+            assert response.status_code == 400
+
+
+def test_more_than_it_holds_is_answered_429(server):
+    """256 may wait; of 500 at once, every one is answered, and those that were too many at once are told so."""
+    answers = [response for _, response in send_at_once(server, 500, [CAT])]
+    statuses = Counter(response.status_code for response in answers)
+    assert set(statuses) == {200, 429}, statuses
+    assert statuses[200] >= 256, statuses
+    assert {response.text for response in answers if response.status_code == 429} == {'{"error":"Too many requests"}'}
+    assert server.request("POST", "/classify", content=CAT).status_code == 200
+
+
+def test_the_largest_batch_is_taken(server):
+    images = np.random.default_rng(0).normal(size=(16, 3, 224, 224)).astype(np.float32)
+    response = server.request("POST", "/predict", json={"image": images.tolist()})
+    assert response.status_code == 200, response.text[:300]
+    assert np.array(response.json()).shape == (16, 1000)

@@ -8,6 +8,8 @@ IMAGE ?= data/cat.png data/coffee.png
 EX ?=
 SUBMISSION ?=
 CPU ?=
+QUICK ?=
+LIE ?=
 # PyTorch's own index of CPU-only builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -19,7 +21,7 @@ MODEL := models/resnet18.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client check list docs test lint format docs-build manifest figures clean
+.PHONY: help setup export serve client check list benchmark docs test lint format docs-build manifest figures clean
 
 ##@ For students
 
@@ -33,6 +35,7 @@ ifeq ($(EX),)
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
+	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
@@ -61,6 +64,9 @@ check: $(READY) $(MODEL) ## Check your own work in exercises/, all or one       
 
 list: $(READY) ## All exercises                                                   | make list
 	@$(PY) -m course list
+
+benchmark: $(READY) $(MODEL) ## PyTorch against ONNX Runtime; QUICK=1 is a minute | make benchmark QUICK=1
+	@$(PY) solutions/ex05_benchmark.py $(if $(QUICK),--quick) $(if $(LIE),--lie "$(LIE)")
 
 docs: $(READY) ## Read the course page in a browser                               | make docs
 	@$(PY) -m course docs

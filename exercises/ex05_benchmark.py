@@ -1,0 +1,65 @@
+"""Exercise 05: PyTorch against ONNX Runtime, measured so that a critical reader would believe it.
+
+python exercises/ex05_benchmark.py --quick
+"""
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from typer import Option
+
+# What the course gives: the runtimes, one process for each turn, tables and plots.
+from course.benchmark import Lie, Plan, benchmark
+from course.script import run
+
+
+def timed(function: Callable) -> Callable:
+    """Decorate a function so that it returns (what it returned, the seconds that it took)."""
+    # TODO: a wrapper (functools.wraps keeps the name) that calls the function between two time.perf_counter().
+    raise NotImplementedError("Return a function that also returns the seconds it took.")
+
+
+def measure(function: Callable[[], Any], warmup: int, repeats: int) -> list[float]:
+    """Call a function warmup times and then repeats times; return the seconds of the latter.
+
+    The first calls pay for what happens once: memory is allocated, kernels are chosen, caches are cold.
+    """
+    # TODO: warmup calls that are thrown away, then repeats calls whose seconds are kept (see timed).
+    raise NotImplementedError("Warm up, then time each call.")
+
+
+def speedup(baseline: list[list[float]], candidate: list[list[float]]) -> tuple[float, float, float]:
+    """How many times faster the candidate is, and the 95% interval of that: (ratio, low, high).
+
+    Both are seconds by round. The ratio is that of the medians. The interval comes from a bootstrap in two
+    steps: rounds are drawn with replacement, then runs within each. What differs between rounds (another
+    process, a warmer machine) is so counted as doubt; drawing from all runs alike would hide it.
+    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.)
+    """
+    # TODO: the ratio of the medians of all runs; then some 2000 times: draw rounds, draw runs within them, and take
+    # the ratio again; the interval is from the 2.5th to the 97.5th percentile of those ratios.
+    raise NotImplementedError("The ratio of the medians, and its 95% interval.")
+
+
+def main(
+    quick: Annotated[bool, Option("--quick", help="One size, two batches, three runtimes: under a minute.")] = False,
+    sizes: Annotated[
+        list[int] | None, Option("--size", help="Height and width of the images.", show_default="224 448 896")
+    ] = None,
+    batches: Annotated[list[int] | None, Option("--batch", help="Images at once.", show_default="1 8 32")] = None,
+    rounds: Annotated[int, Option(min=1, help="Turns of each runtime.")] = 3,
+    threads: Annotated[int | None, Option(min=1, help="Of each runtime.", show_default="physical cores")] = None,
+    lie: Annotated[Lie | None, Option(help="Measure wrongly on purpose, to see what comes out.")] = None,
+    output: Annotated[Path, Option(help="Folder for table, plots and all measurements.")] = Path("reports/benchmark"),
+) -> None:
+    """Compare runtimes over image sizes and batch sizes; each in turn, in a process of its own."""
+    plan = Plan.make(quick=quick, sizes=sizes, batches=batches, rounds=rounds, threads=threads, lie=lie)
+    benchmark(plan, Path(__file__), speedup, output)
+
+
+if __name__ == "__main__":
+    run(main)

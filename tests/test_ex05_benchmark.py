@@ -1,0 +1,195 @@
+"""Exercise 05: a benchmark that is right about what it measured."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from course.submission import Submission, expect, fail
+
+# Runs in the worker's process: functions cannot travel there, so these call the student's ones on the spot.
+DRIVER = '''
+import importlib.util
+import time
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("ex05", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def try_timed(path):
+    def weigh(fruit, *, tare=0):
+        """How heavy a fruit is."""
+        time.sleep(0.2)
+        return len(fruit) - tare
+    timed = load(path).timed(weigh)
+    result = timed("melon", tare=2)
+    return {"result": list(result), "name": timed.__name__, "doc": timed.__doc__}
+
+def try_measure(path, warmup, repeats):
+    calls = []
+    def run():
+        calls.append(1)
+        if len(calls) <= warmup:
+            time.sleep(0.5)
+    seconds = load(path).measure(run, warmup, repeats)
+    return {"calls": len(calls), "seconds": list(seconds)}
+
+def try_speedup(path, baseline, candidate):
+    return list(load(path).speedup(baseline, candidate))
+'''
+FILE = "ex05_benchmark.py"
+
+
+@pytest.fixture
+def drive(submission: Submission, tmp_path: Path):
+    """Call a function of DRIVER on the student's file."""
+    (tmp_path / "driver.py").write_text(DRIVER)
+    driver = Submission(tmp_path, tmp_path / "scratch")
+
+    def call(function: str, **arguments):
+        path = submission.folder / FILE
+        if not path.is_file():
+            fail(f"{FILE} is missing in {submission.folder}.")
+        return driver.call("driver.py", function, path=path, **arguments)
+
+    return call
+
+
+@pytest.mark.points(2)
+def test_timed_returns_the_result_and_the_seconds(drive):
+    got = drive("try_timed")
+    result, seconds = got["result"]
+    expect(
+        result == 3 and 0.2 <= seconds < 20,
+        called="timed(weigh)('melon', tare=2), which sleeps 0.2 s and returns 3",
+        got=got["result"],
+        expected="(3, a little over 0.2): seconds, not milliseconds",
+        hint="pass on all arguments; time.perf_counter() before and after",
+    )
+    expect(
+        got["name"] == "weigh" and got["doc"] == "How heavy a fruit is.",
+        called="timed(weigh).__name__ and .__doc__",
+        got=[got["name"], got["doc"]],
+        expected="'weigh' and its docstring",
+        hint="functools.wraps",
+    )
+
+
+@pytest.mark.points(2)
+def test_measure_throws_the_warm_up_away(drive):
+    got = drive("try_measure", warmup=2, repeats=7)
+    expect(
+        got["calls"] == 9 and len(got["seconds"]) == 7,
+        called="measure(function, warmup=2, repeats=7)",
+        got=f"{got['calls']} calls and {len(got['seconds'])} measurements",
+        expected="9 calls and 7 measurements",
+        hint="two loops: one whose times nobody keeps, one whose times are the result",
+    )
+    expect(
+        float(np.median(got["seconds"])) < 0.25,
+        called="measure(function, warmup=2, repeats=7), where only the first two calls sleep 0.5 s",
+        got=got["seconds"],
+        expected="none of the slow first calls among the measurements",
+        hint="the warm-up comes first and does not count",
+    )
+
+
+@pytest.mark.points(1)
+def test_speedup_is_the_ratio_of_the_medians(drive):
+    baseline, candidate = [[2.0, 2.0, 9.0], [2.0, 2.0, 2.0]], [[0.5, 0.5, 0.5], [0.5, 0.5, 7.0]]
+    got = drive("try_speedup", baseline=baseline, candidate=candidate)
+    expect(
+        len(got) == 3 and abs(got[0] - 4) < 1e-9 and got[1] <= got[0] <= got[2],
+        called=f"speedup({baseline}, {candidate})",
+        got=got,
+        expected="(4.0, low, high) with low <= 4.0 <= high: medians 2 and 0.5, whatever the outliers",
+        hint="median of the baseline divided by median of the candidate",
+    )
+
+
+@pytest.mark.points(1)
+def test_the_interval_covers_the_truth(drive):
+    """The truth is 1.5, and rounds differ by 5%: of 12 experiments with 6 rounds of 20 runs, at least 9 must cover it."""
+    random = np.random.default_rng(3)
+
+    def rounds(seconds: float) -> list:
+        return [(seconds * random.normal(1, 0.05) * random.normal(1, 0.02, 20)).tolist() for _ in range(6)]
+
+    covered, widths = 0, []
+    for _ in range(12):
+        ratio, low, high = drive("try_speedup", baseline=rounds(1.5), candidate=rounds(1.0))
+        covered += low <= 1.5 <= high
+        widths.append((high - low) / ratio)
+    expect(
+        covered >= 9 and max(widths) < 0.5,
+        called="speedup() on 12 simulated benchmarks whose true speed-up is 1.5",
+        got=f"{covered} of 12 intervals hold 1.5; the widest is {max(widths):.0%} of its ratio",
+        expected="at least 9 (95% is the aim), and none wider than half its ratio",
+        hint="draw whole rounds with replacement first, then runs within them",
+    )
+
+
+@pytest.fixture(scope="module")
+def report(submission: Submission, models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small benchmark, really run."""
+    folder = tmp_path_factory.mktemp("reports") / "benchmark"
+    arguments = ["--quick", "--size", 64, "--batch", 1, "--batch", 3, "--rounds", 2, "--threads", 1, "--output", folder]
+    finished = submission.run(FILE, *arguments, env={"MODELS_DIR": str(models_dir)}, timeout=240)
+    expect(
+        finished.code == 0 and "over pytorch eager" in finished.output.replace("\n", " "),
+        called=f"python {FILE} --quick --size 64 --batch 1 --batch 3 --rounds 2",
+        got=f"exit code {finished.code}: {finished.output[-600:]}",
+        expected="exit code 0 and a table with the speed-up of ONNX Runtime over PyTorch eager",
+        hint="run the same command yourself",
+    )
+    return folder
+
+
+@pytest.mark.points(2)
+def test_the_report_says_what_was_measured_and_how(report):
+    measured = json.loads((report / "measurements.json").read_text())
+    turns = measured["turns"]
+    order = [(turn["round"], turn["runtime"]) for turn in turns]
+    names = ["pytorch eager", "pytorch channels-last", "onnxruntime dynamo"]
+    assert order == [*((0, name) for name in names), *((1, name) for name in names[1:] + names[:1])], "taken in turn"
+    assert len({turn["pid"] for turn in turns}) == len(turns), "each in a process of its own"
+    assert {turn["threads"] for turn in turns} == {1}
+    assert all(min(seconds) > 0 for turn in turns for seconds in turn["seconds"].values())
+    assert all(turn["import_seconds"] > 0.01 for turn in turns), "imports were paid before they were measured"
+    assert {"torch", "torchvision", "onnxruntime"} <= measured["machine"]["versions"].keys()
+    assert measured["machine"]["cpu"]
+    with (report / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["size"], row["batch"], row["runtime"]) for row in rows] == [("64", b, n) for b in "13" for n in names]
+    for picture in ("latency_by_size.png", "throughput_by_batch.png"):
+        assert (report / picture).read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in report.iterdir()) == [
+        "latency_by_size.png",
+        "measurements.json",
+        "table.csv",
+        "throughput_by_batch.png",
+    ]
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--size", "10"], "--size 10: a size is a number of pixels from 32 to 2048."),
+        (["--batch", "0"], "--batch 0: a batch is 1 to 256 images."),
+    ],
+    ids=["size", "batch"],
+)
+def test_what_cannot_be_measured_is_one_sentence(submission, report, arguments, sentence):
+    finished = submission.run(FILE, *arguments)
+    expect(
+        finished.code == 1 and sentence in finished.output and "Traceback" not in finished.output,
+        called=f"python {FILE} {' '.join(arguments)}",
+        got=f"exit code {finished.code}: {finished.output[-300:]}",
+        expected=sentence,
+        hint="leave main() as it was given",
+    )

@@ -54,6 +54,7 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
         ("ex01_export.py", ["--weights", "random", "--output", "{tmp}/mine.onnx"]),
         ("ex02_check.py", ["{models}/resnet18.onnx"]),
         ("ex04_inference.py", ["data/cat.png", "--model", "{models}/resnet18.onnx"]),
+        ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
         ("ex10_client.py", ["data/cat.png"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -4,6 +4,7 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[POINTS] = {}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts background jobs deaf to Ctrl-C; what the tests start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(config.getoption("--submission"))
     if not folder.is_dir():
         raise pytest.UsageError(f"--submission {folder}: there is no such folder.")

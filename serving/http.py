@@ -1,8 +1,6 @@
 """Guards around a service's HTTP API that BentoML does not bring."""
 
-import asyncio
 import logging
-from contextlib import suppress
 
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
@@ -32,7 +30,6 @@ class RequestLimits:
         headers = MutableHeaders(scope=scope)
         content_type = headers.get("content-type", "")
         if content_type.startswith("multipart/"):
-            await _drain(receive)
             problem = "expected the file or the JSON itself as the body, got a form (curl: --data-binary @FILE, not -F)"
             return await JSONResponse({"error": problem}, 415)(scope, receive, send)
         if content_type.startswith("application/x-www-form-urlencoded"):
@@ -45,8 +42,6 @@ class RequestLimits:
                 return None
             body += message.get("body", b"")
             if len(body) > limit:
-                body.clear()
-                await _drain(receive)
                 problem = f"expected a body of at most {limit:,} bytes, got more"
                 return await JSONResponse({"error": problem}, 413)(scope, receive, send)
             if not message.get("more_body", False):
@@ -62,14 +57,6 @@ class RequestLimits:
             return {"type": "http.request", "body": whole, "more_body": False}
 
         return await self.app(scope, receive_again, send)
-
-
-async def _drain(receive: Receive) -> None:
-    """Throw the rest of a body away for up to 5 s: a client still sending would not see the answer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(5):
-            while (await receive()).get("more_body", False):
-                pass
 
 
 class ClientErrorsInOneLine(logging.Filter):

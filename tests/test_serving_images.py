@@ -47,3 +47,12 @@ def test_an_image_cut_short_anywhere_is_a_bad_image(kind):
     for length in range(len(data) - 20):  # the last bytes may only mark the end
         with pytest.raises(BadImage, match="expected"):
             open_image(data[:length])
+
+
+@pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO"])
+def test_formats_that_nobody_sends_are_refused(kind):
+    """Pillow reads them, but each decoder more is one more that a hostile file may break."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, kind)
+    with pytest.raises(BadImage, match="expected an image file"):
+        open_image(buffer.getvalue())

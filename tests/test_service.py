@@ -1,6 +1,7 @@
-"""Exercise 10's solution where many call it at once, or send all that it takes."""
+"""Exercise 10's solution where many call it at once, send all that it takes, or more."""
 
 import asyncio
+import http.client
 from collections import Counter
 
 import httpx
@@ -46,11 +47,15 @@ def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(server):
 
 
 def test_more_than_it_holds_is_answered_429(server):
-    """256 may wait; of 500 at once, every one is answered, and those that were too many at once are told so."""
+    """256 may wait; of 500 at once, every one is answered, and those that were too many at once are told so.
+
+    A machine that is busy with other things may need more than the 30 s that a request has: 504.
+    """
     answers = [response for _, response in send_at_once(server, 500, [CAT])]
     statuses = Counter(response.status_code for response in answers)
-    assert set(statuses) == {200, 429}, statuses
-    assert statuses[200] >= 256, statuses
+    assert set(statuses) <= {200, 429, 504}, statuses
+    assert statuses[200] + statuses[504] >= 256, statuses
+    assert statuses[429], statuses
     assert {response.text for response in answers if response.status_code == 429} == {'{"error":"Too many requests"}'}
     assert server.request("POST", "/classify", content=CAT).status_code == 200
 
@@ -60,3 +65,22 @@ def test_the_largest_batch_is_taken(server):
     response = server.request("POST", "/predict", json={"image": images.tolist()})
     assert response.status_code == 200, response.text[:300]
     assert np.array(response.json()).shape == (16, 1000)
+
+
+def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(server):
+    """A body that is too large is not answered with a broken pipe while it is still being sent."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/classify", body=bytes(100 * 2**20))
+    response = connection.getresponse()
+    assert response.status == 413
+    assert b"expected a body of at most 10,485,760 bytes" in response.read()
+
+
+def test_an_empty_body_is_called_empty(server):
+    assert "empty" in server.request("POST", "/classify", content=b"").json()["error"]
+
+
+def test_what_curl_sends_unless_told_otherwise_is_taken(server):
+    """`curl --data-binary` calls any body a form."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert server.request("POST", "/classify", content=CAT, headers=form).status_code == 200

@@ -67,7 +67,8 @@ class Plan(NamedTuple):
         if bad := [batch for batch in batches if not 1 <= batch <= 256]:
             raise Problem(f"--batch {bad[0]}: a batch is 1 to 256 images.")
         threads = threads or psutil.cpu_count(logical=False) or os.cpu_count()
-        return cls(QUICK if small else PYTORCH + ONNXRUNTIME, sizes, batches, rounds, threads, lie)
+        runtimes = [BASELINE, CANDIDATE] if lie else QUICK if quick else PYTORCH + ONNXRUNTIME
+        return cls(runtimes, sizes, batches, rounds, threads, lie)
 
     @property
     def cells(self) -> list[tuple[int, int]]:

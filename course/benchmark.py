@@ -83,9 +83,9 @@ class Plan(NamedTuple):
             "cells": self.cells,
             "threads": self.threads,
             "models": str(models),
-            "warmup": 0 if self.lie == Lie.warmup else 2,
+            "warmup": 0 if self.lie == Lie.warmup else 1,
             "seconds_a_cell": 0.4,
-            "max_repeats": 30,
+            "max_repeats": 20,
             "autograd": self.lie == Lie.autograd,
             "together_with": partner if self.lie == Lie.together else None,
         }

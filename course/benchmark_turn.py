@@ -54,15 +54,15 @@ def measure_cell(measure: Callable, runner: Runner, other: Runner | None, batch:
     """Seconds of as many runs as fit into the time for a cell, at least one."""
     if turn["warmup"] == 0:
         return measure(lambda: runner(batch), 0, 3)
-    estimate = min(measure(lambda: runner(batch), turn["warmup"], 1))
-    repeats = max(1, min(turn["max_repeats"], int(turn["seconds_a_cell"] / estimate)))
-    if other is None:
-        return measure(lambda: runner(batch), 0, repeats)
-    seconds = []
-    for _ in range(repeats):
-        other(batch)
-        seconds += measure(lambda: runner(batch), 0, 1)
-    return seconds
+    if other is not None:
+        seconds = []
+        for _ in range(turn["max_repeats"]):
+            other(batch)
+            seconds += measure(lambda: runner(batch), 0, 1)
+        return seconds
+    first = measure(lambda: runner(batch), turn["warmup"], 1)
+    more = min(turn["max_repeats"], int(turn["seconds_a_cell"] / first[0]))
+    return first + measure(lambda: runner(batch), 0, more)
 
 
 def load_exercise(path: Path):

@@ -62,7 +62,7 @@ def save_in_one_file(model: onnx.ModelProto, path: Path) -> str:
 
 
 def save_in_two_files(model: onnx.ModelProto, path: Path) -> Path:
-    """Save the graph, and the weights in a second file beside it, whose path is returned. Takes them out of model."""
+    """Save the graph, and the weights in a second file, whose path is returned. Empties the model."""
     data = path.with_suffix(".data")
     onnx.save(model, path, save_as_external_data=True, location=data.name)
     return data
@@ -90,7 +90,7 @@ def demonstrate(size: int, folder: Path) -> dict:
         error = save_in_one_file(model, folder / "one_file.onnx")
     if error:
         console.print(
-            f"  failed: protobuf cannot write more than {LIMIT / 1e9:.2f} GB in one message. All it says is: {error}",
+            f"          failed: over protobuf's limit of {LIMIT / 1e9:.2f} GB. All it says is: {error}",
             style="yellow",
             markup=False,
         )

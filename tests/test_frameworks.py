@@ -10,6 +10,9 @@ from course import frameworks, page
 from course.frameworks import fetch_stars
 from course.processes import free_port
 
+# What fails in a thread would only be a stack trace in the middle of the build.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 NAMES = [
     "Cortex",
     "BentoML",

@@ -1,25 +1,29 @@
 """MkDocs hook: fills what the pages take from course.toml and from the code itself.
 
 <!-- exercises -->              the table of exercises
+<!-- frameworks -->             the table of serving frameworks, with their stars on GitHub
 <!-- card 04 -->                what to fill in, how to try and to check it
 <!-- hints 04 -->               the hints, each closed until it is opened
 <!-- code FILE NAME ... -->     functions, classes or constants of a Python file
 """
 
 import ast
+import os
 import re
 from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-from course import ROOT, manifest, readme
+from course import ROOT, frameworks, manifest, readme
 from serving import Problem
+
+MARK = r"<!-- (exercises|frameworks|card|hints|code)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the marks of a page; a mark that names nothing fails the build."""
     try:
-        return re.sub(r"<!-- (exercises|card|hints|code)\b *(.*?) *-->", lambda mark: _fill(*mark.groups()), markdown)
+        return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
     except (Problem, OSError, KeyError) as error:
         raise PluginError(f"{page.file.src_path}: {error}") from error
 
@@ -28,6 +32,8 @@ def _fill(kind: str, words: str) -> str:
     match kind:
         case "exercises":
             return readme.table("")
+        case "frameworks":
+            return frameworks.table(os.environ.get("GITHUB_API_URL", frameworks.API))
         case "card":
             return _card(manifest.find(words))
         case "hints":

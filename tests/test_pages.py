@@ -1,6 +1,7 @@
 """The page of the course, and Swagger, in a real browser."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from course import ROOT, page
+from course.frameworks import frameworks
 from course.manifest import exercises
+from course.processes import free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -36,7 +39,8 @@ def browser():
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    env = os.environ | {"GITHUB_API_URL": f"http://127.0.0.1:{free_port()}"}  # as without a network
+    built = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert built.returncode == 0, built.stderr[-2000:]
     return folder
 
@@ -47,6 +51,12 @@ def test_every_exercise_has_its_page_with_hints_and_code(site):
         assert text.count("Hint ") >= len(exercise.hints)
         assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
         assert 'title="solutions/' in text or 'class="filename">solutions/' in text, "no code is shown"
+
+
+def test_the_page_is_whole_without_github(site):
+    text = (site / "serving" / "index.html").read_text()
+    assert text.count(">N/A</a>") == len(frameworks())
+    assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,21 @@ def test_hints_open_one_by_one(site, browser):
     hints.nth(0).locator("summary").click()
     assert hints.nth(0).locator("p").last.is_visible()
     assert not hints.nth(1).locator("p").last.is_visible()
+    tab.close()
+
+
+@needs_browser
+def test_answers_of_the_knowledge_check_open_one_by_one(site, browser):
+    tab = browser.new_page()
+    tab.goto((site / "knowledge_check" / "index.html").as_uri())
+    questions = tab.locator("details.question")
+    assert questions.count() >= 18
+    for number in range(questions.count()):
+        question = questions.nth(number)
+        assert question.locator("summary").inner_text().startswith(f"{number + 1}. ")
+        assert not question.locator("p").last.is_visible()
+        question.locator("summary").click()
+        assert question.locator("p").last.is_visible()
     tab.close()
 
 

@@ -21,7 +21,7 @@ MODEL := models/resnet18.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client check list benchmark large-model docs test lint format docs-build manifest figures clean
+.PHONY: help setup export serve client check list benchmark optimize large-model docs test lint format docs-build manifest figures clean
 
 ##@ For students
 
@@ -68,6 +68,9 @@ list: $(READY) ## All exercises                                                 
 benchmark: $(READY) $(MODEL) ## PyTorch against ONNX Runtime; QUICK=1 is a minute | make benchmark QUICK=1
 	@$(PY) solutions/ex05_benchmark.py $(if $(QUICK),--quick) $(if $(LIE),--lie "$(LIE)")
 
+optimize: $(READY) $(MODEL) ## Optimise the graph, show what became of it; QUICK=1 | make optimize QUICK=1
+	@$(PY) solutions/ex06_optimize.py $(if $(QUICK),--quick)
+
 large-model: $(READY) ## Why big models are two files: one over 2 GB, made now    | make large-model
 	@$(PY) -m course.large_model
 
@@ -99,7 +102,7 @@ manifest: $(READY) ## Write README's table and the starters' digests            
 	@$(PY) -m course manifest
 
 clean: ## Remove everything that is made: .venv, models, site                    | make clean
-	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-* models/.large-*
+	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted setup is taken up again where pip left it.

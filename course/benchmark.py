@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -69,6 +69,11 @@ class Plan(NamedTuple):
         threads = threads or psutil.cpu_count(logical=False) or os.cpu_count()
         runtimes = [BASELINE, CANDIDATE] if lie else QUICK if quick else PYTORCH + ONNXRUNTIME
         return cls(runtimes, sizes, batches, rounds, threads, lie)
+
+    @property
+    def baseline(self) -> str:
+        """Whose outputs the others must give."""
+        return BASELINE
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -136,8 +141,13 @@ def export_models(plan: Plan, provenance: str, folder: Path) -> Path:
     return folder
 
 
-def take_turns(plan: Plan, models: Path, exercise: Path) -> tuple[list[dict], dict[str, str]]:
+def take_turns(plan: Any, models: Path, exercise: Path) -> tuple[list[dict], dict[str, str]]:
     """Every runtime once a round, in an order that moves on by one each round, one process at a time.
+
+    Args:
+        plan: a Plan, or whatever else has rounds, runtimes, baseline and turn().
+        models: the folder that turn() is given.
+        exercise: the file of exercise 05, whose measure() is used.
 
     Returns:
         the turns' results, and the runtimes that did not work with the reason.
@@ -159,7 +169,7 @@ def take_turns(plan: Plan, models: Path, exercise: Path) -> tuple[list[dict], di
                             raise Problem(f"{runtime} failed: {error}") from error
                         absent[runtime] = str(error)
                 progress.advance(task)
-    require_equal(logits)
+    require_equal(logits, plan.baseline)
     return turns, absent
 
 
@@ -185,15 +195,15 @@ def take_turn(turn: dict, exercise: Path) -> tuple[dict, dict[str, np.ndarray]]:
         }
 
 
-def require_equal(logits: dict[str, dict[str, np.ndarray]]) -> None:
+def require_equal(logits: dict[str, dict[str, np.ndarray]], baseline: str = BASELINE) -> None:
     """Speed is compared only where results agree: within 1e-4 of the largest logit, for each size."""
     for runtime, outputs in logits.items():
         for size, output in outputs.items():
-            expected = logits[BASELINE][size]
+            expected = logits[baseline][size]
             difference = abs(output - expected).max() / abs(expected).max()
             if not difference <= 1e-4:
                 raise Problem(
-                    f"{runtime} and {BASELINE} differ by {difference:.1e} of the largest logit at size {size}."
+                    f"{runtime} and {baseline} differ by {difference:.1e} of the largest logit at size {size}."
                 )
 
 
@@ -256,21 +266,25 @@ def write_report(plan: Plan, turns: list[dict], speedups: dict, provenance: str,
     with tempfile.TemporaryDirectory(dir=output, prefix=".making-") as name:
         folder = Path(name)
         write_csv(plan, turns, speedups, folder / "table.csv")
-        machine = {
-            "made": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "cpu": cpu_model(),
-            "cores": psutil.cpu_count(logical=False),
-            "logical_cores": psutil.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "versions": {name: version for turn in turns for name, version in turn["versions"].items()},
-            "weights": provenance,
-        }
-        everything = {"machine": machine, "plan": plan._asdict(), "turns": turns}
+        taken_on = machine(turns) | {"weights": provenance}
+        everything = {"machine": taken_on, "plan": plan._asdict(), "turns": turns}
         (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
-        plot(plan, turns, machine, folder)
+        plot(plan, turns, taken_on, folder)
         for file in folder.iterdir():
             os.replace(file, output / file.name)
+
+
+def machine(turns: list[dict]) -> dict:
+    """When and on what the turns were taken."""
+    return {
+        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version for turn in turns for name, version in turn["versions"].items()},
+    }
 
 
 def write_csv(plan: Plan, turns: list[dict], speedups: dict, path: Path) -> None:
@@ -300,11 +314,11 @@ def write_csv(plan: Plan, turns: list[dict], speedups: dict, path: Path) -> None
                 writer.writerow([size, batch, runtime, runs, *numbers, *compared])
 
 
-def plot(plan: Plan, turns: list[dict], machine: dict, folder: Path) -> None:
+def plot(plan: Plan, turns: list[dict], taken_on: dict, folder: Path) -> None:
     """Latency by size for each batch, throughput by batch for each size; bars are quartiles."""
     import matplotlib.pyplot as plt
 
-    taken = f"{machine['cpu']}, {plan.threads} threads, {plan.rounds} rounds" + (
+    taken = f"{taken_on['cpu']}, {plan.threads} threads, {plan.rounds} rounds" + (
         f", the lie {plan.lie}" if plan.lie else ""
     )
     pictures = [

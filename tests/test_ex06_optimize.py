@@ -1,0 +1,391 @@
+"""Exercise 06: graphs optimised and saved, compared before they take their place, and fusions that really happened."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from course.submission import Submission, expect
+
+FILE = "ex06_optimize.py"
+AGREEMENT = 1e-4
+
+
+def network(
+    path: Path,
+    *,
+    named: bool = True,
+    noise: bool = False,
+    batch: str | int = "batch",
+    input_name: str = "pixels",
+    output_name: str = "scores",
+    seed: int = 1,
+    scale: float = 1.0,
+) -> Path:
+    """A small network with everything that matters here: two fusions that happen, one that must not, and more.
+
+    Conv + Relu and MatMul + Add can be fused. The last Conv cannot: what it gives is used twice. Identity is removed,
+    and Neg works on a constant. With noise, no two sessions answer alike.
+    """
+    random = np.random.default_rng(seed)
+    weights = {
+        "w1": random.normal(size=(16, 3, 8, 8)) / 14,
+        "w2": random.normal(size=(16, 16, 3, 3)) / 12,
+        "w3": random.normal(size=(16, 16, 3, 3)) / 12,
+        "minus_shift": random.normal(size=(1, 16, 1, 1)),
+        "w4": random.normal(size=(16, 1000)) * scale,
+        "b4": random.normal(size=1000),
+    }
+    pads = {"pads": [1, 1, 1, 1]}
+    steps = [
+        ("Conv", [input_name, "w1"], "c1", {"strides": [16, 16]}),
+        ("Relu", ["c1"], "r1", {}),
+        ("Conv", ["r1", "w2"], "c2", pads),
+        ("Identity", ["c2"], "i2", {}),
+        ("Add", ["i2", "r1"], "a2", {}),
+        ("Conv", ["a2", "w3"], "c3", pads),
+        ("Relu", ["c3"], "r3", {}),
+        ("Sub", ["r3", "c3"], "s3", {}),
+        ("Neg", ["minus_shift"], "shift", {}),
+        ("Mul", ["s3", "shift"], "m3", {}),
+        ("GlobalAveragePool", ["m3"], "g", {}),
+        ("Flatten", ["g"], "f", {}),
+        ("MatMul", ["f", "w4"], "logits", {}),
+        ("Add", ["logits", "b4"], "sum" if noise else output_name, {}),
+    ]
+    if noise:
+        steps += [("RandomNormalLike", ["sum"], "noise", {}), ("Add", ["sum", "noise"], output_name, {})]
+    nodes = [
+        helper.make_node(kind, inputs, [output], name=f"node_{output}" if named else "", **attributes)
+        for kind, inputs, output, attributes in steps
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [batch, 3, 224, 224])],
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, [batch, 1000])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    helper.set_model_props(model, {"labels": json.dumps(["one", "two"])})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def optimised(before: Path, after: Path, level: str) -> Path:
+    """What ONNX Runtime itself makes of a model."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_{level}")
+    options.optimized_model_filepath = str(after)
+    ort.InferenceSession(before, options, providers=["CPUExecutionProvider"])
+    return after
+
+
+def counted(path: Path) -> Counter:
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def optimize(submission: Submission, model: Path, level: str, output: Path) -> float:
+    got = submission.call(FILE, "optimize", model_path=model, level=level, output=output)
+    expect(
+        output.is_file(),
+        called=f"optimize('{model.name}', '{level}', '{output.name}')",
+        got=f"{got}; files: {sorted(file.name for file in output.parent.iterdir())}",
+        expected=f"the file {output.name}",
+        hint="options.optimized_model_filepath before the session is made, os.replace at the end",
+    )
+    return got
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return network(tmp_path_factory.mktemp("models") / "network.onnx")
+
+
+@pytest.mark.points(1.5)
+def test_saves_the_optimised_graph(submission, model, tmp_path):
+    before = model.read_bytes()
+    output = tmp_path / "new" / "network.extended.onnx"
+    got = optimize(submission, model, "extended", output)
+    called = "optimize('network.onnx', 'extended', 'new/network.extended.onnx')"
+    expect(
+        counted(output)["FusedConv"] == 1 and counted(output).total() < counted(model).total(),
+        called=called,
+        got=f"a file with {dict(counted(output))}",
+        expected="a Conv and its Relu fused into a FusedConv",
+        hint="options.graph_optimization_level = LEVELS[level]",
+    )
+    left = sorted(file.name for file in output.parent.iterdir())
+    expect(
+        left == [output.name] and model.read_bytes() == before,
+        called=called,
+        got=f"files {left}; the original is {'as it was' if model.read_bytes() == before else 'changed'}",
+        expected="the one file, and the original as it was",
+        hint="tempfile.TemporaryDirectory as a context manager",
+    )
+    expect(
+        isinstance(got, float) and 0 <= got <= AGREEMENT,
+        called=called,
+        got=got,
+        expected="what compare() returns, at most 1e-4",
+        hint="return difference",
+    )
+
+
+@pytest.mark.points(1.5)
+def test_each_level_is_heeded(submission, model, tmp_path):
+    constants = {"disable": "ORT_DISABLE_ALL", "all": "ORT_ENABLE_ALL", "layout": "ORT_ENABLE_LAYOUT"}
+    for level in ("disable", "basic", "extended", "layout", "all"):
+        output = tmp_path / f"{level}.onnx"
+        optimize(submission, model, level, output)
+        name = constants.get(level, f"ORT_ENABLE_{level.upper()}").removeprefix("ORT_")
+        expected = counted(optimised(model, tmp_path / "expected.onnx", name))
+        expect(
+            counted(output) == expected,
+            called=f"optimize('network.onnx', '{level}', ...)",
+            got=dict(counted(output)),
+            expected=f"{dict(expected)}, which is what ONNX Runtime makes of it at this level",
+            hint="options.graph_optimization_level = LEVELS[level]; all sessions that you compare with: level 'disable'",
+        )
+
+
+@pytest.mark.points(1)
+def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
+    output = tmp_path / "network.onnx"
+    optimize(submission, model, "extended", output)
+    before, after = (ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (model, output))
+
+    def contract(session: ort.InferenceSession) -> list:
+        values = [*session.get_inputs(), *session.get_outputs()]
+        return [(value.name, value.type, value.shape) for value in values]
+
+    expect(
+        contract(after) == contract(before),
+        called="inputs and outputs of the optimised file",
+        got=contract(after),
+        expected=f"as in the original: {contract(before)}",
+        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them anew",
+    )
+    expect(
+        after.get_modelmeta().custom_metadata_map == before.get_modelmeta().custom_metadata_map,
+        called="the metadata of the optimised file",
+        got=after.get_modelmeta().custom_metadata_map,
+        expected="as in the original: a service needs the labels",
+        hint="the file as ONNX Runtime writes it has them",
+    )
+    for batch in (1, 2, 5):
+        images = np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype(np.float32)
+        difference = abs(after.run(None, {"pixels": images})[0] - before.run(None, {"pixels": images})[0]).max()
+        expect(
+            difference <= AGREEMENT,
+            called=f"the optimised file on a batch of {batch}",
+            got=f"outputs {difference:.1e} from the original's",
+            expected="at most 1e-4",
+            hint="compare() before os.replace",
+        )
+
+
+@pytest.mark.points(1.5)
+def test_a_model_that_answers_otherwise_replaces_nothing(submission, tmp_path):
+    """Noise in the graph: no two sessions answer alike, and so nobody can say that the files agree."""
+    optimize(submission, network(tmp_path / "quiet.onnx"), "extended", tmp_path / "fine" / "quiet.onnx")
+    model = network(tmp_path / "noisy.onnx", noise=True)
+    output = tmp_path / "models" / "noisy.optimized.onnx"
+    output.parent.mkdir()
+    output.write_bytes(b"the model of yesterday")
+    try:
+        got = submission.call(FILE, "optimize", model_path=model, level="extended", output=output)
+    except pytest.fail.Exception as failure:
+        got = str(failure)
+    left = {file.name: file.read_bytes()[:30] for file in output.parent.iterdir()}
+    expect(
+        isinstance(got, str) and "raised Problem" in got and left == {output.name: b"the model of yesterday"},
+        called="optimize('noisy.onnx', ...), a model whose answers differ from run to run",
+        got=f"{got}; files {left}",
+        expected="a Problem, and the file that was there before, untouched and alone",
+        hint="save into a temporary folder, compare, and only then os.replace",
+    )
+
+
+@pytest.mark.points(1)
+def test_compare_lets_nothing_else_pass(submission, model, tmp_path):
+    got = submission.call(FILE, "compare", before=model, after=model)
+    expect(got == 0, called="compare('network.onnx', 'network.onnx')", got=got, expected="0.0", hint="abs(a - b).max()")
+    for kind, change in {
+        "other weights": {"seed": 2},
+        "weights 0.1% larger at the end": {"scale": 1.001},
+        "outputs that are NaN": {"scale": float("nan")},
+        "another name for its input": {"input_name": "input"},
+        "another name for its output": {"output_name": "output"},
+        "a batch axis fixed to 1": {"batch": 1},
+    }.items():
+        try:
+            got = submission.call(FILE, "compare", before=model, after=network(tmp_path / "other.onnx", **change))
+        except pytest.fail.Exception as failure:
+            got = str(failure)
+        expect(
+            isinstance(got, str) and "raised Problem" in got,
+            called=f"compare('network.onnx', 'other.onnx'), where the other has {kind}",
+            got=got,
+            expected="a Problem",
+            hint="names, types and shapes first; then every batch, with `if not difference <= AGREEMENT`",
+        )
+
+
+@pytest.mark.points(0.5)
+def test_counts_nodes_by_operator(submission, model, tmp_path):
+    after = optimised(model, tmp_path / "after.onnx", "ENABLE_EXTENDED")
+    for path in (model, after):
+        got = submission.call(FILE, "operators", model_path=path)
+        expected = dict(counted(path))
+        if "FusedConv" in expected:
+            expected["com.microsoft.FusedConv"] = expected.pop("FusedConv")
+        expect(
+            got == expected,
+            called=f"operators('{path.name}')",
+            got=got,
+            expected=f"{expected}",
+            hint="operator(node) puts the domain in front",
+        )
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("named", [True, False], ids=["named_nodes", "nameless_nodes"])
+def test_lists_the_fusions_that_happened_and_no_others(submission, tmp_path, named):
+    """Not among them: Neg (folded), Identity (removed), and the Relu whose Conv is used twice."""
+    before = network(tmp_path / "before.onnx", named=named)
+    after = optimised(before, tmp_path / "after.onnx", "ENABLE_EXTENDED")
+    nodes = {node.output[0]: node.op_type for node in onnx.load(after).graph.node}
+    assert "i2" not in nodes, "the Identity was meant to go"
+    assert "shift" not in nodes, "Neg was meant to be folded"
+    got = submission.call(FILE, "fusions", before=before, after=after)
+    expected = [
+        {"into": "com.microsoft.FusedConv", "from": ["Conv", "Relu"], "output": "r1"},
+        {"into": "Gemm", "from": ["MatMul", "Add"], "output": "scores"},
+    ]
+    expect(
+        got == expected,
+        called="fusions('network.onnx', 'network.extended.onnx')",
+        got=got,
+        expected=f"{expected}",
+        hint="work(old, new): nodes that do the work of two or more, and are not what one of them was",
+    )
+    got = submission.call(FILE, "fusions", before=before, after=before)
+    expect(got == [], called="fusions('network.onnx', 'network.onnx')", got=got, expected="[]", hint="nothing changed")
+
+
+@pytest.mark.points(0.5)
+def test_finds_what_a_change_of_layout_has_swallowed(submission, tmp_path):
+    """The graphs are written by hand, as ONNX Runtime makes them where it knows the layout nchwc (Arm does not)."""
+    residual(tmp_path / "before.onnx", blocked=False)
+    residual(tmp_path / "after.onnx", blocked=True)
+    got = submission.call(FILE, "fusions", before=tmp_path / "before.onnx", after=tmp_path / "after.onnx")
+    expected = [
+        {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Relu"], "output": "t1"},
+        {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Add"], "output": "t2"},
+        {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Add", "Relu"], "output": "t3"},
+    ]
+    expect(
+        got == expected,
+        called="fusions(before, after), where `after` has the layout nchwc",
+        got=got,
+        expected=f"{expected}",
+        hint="operator() puts the domain in front; ReorderOutput fuses nothing",
+    )
+
+
+def residual(path: Path, *, blocked: bool) -> None:
+    """MaxPool, Conv + Relu, Conv + Add, Conv + Add + Relu."""
+    here = "com.microsoft.nchwc"
+    before = [
+        ("MaxPool", ["input"], "pool", "p"),
+        ("Conv", ["pool", "w1"], "c1", "n1"),
+        ("Relu", ["c1"], "r1", "n2"),
+        ("Conv", ["r1", "w2"], "c2", "n3"),
+        ("Add", ["c2", "pool"], "a2", "n4"),
+        ("Conv", ["a2", "w3"], "c3", "n5"),
+        ("Add", ["c3", "a2"], "a3", "n6"),
+        ("Relu", ["a3"], "output", "n7"),
+    ]
+    after = [
+        ("MaxPool", ["input"], "t0", "pool_nchwc"),
+        ("Conv", ["t0", "v1"], "t1", "r1_nchwc"),
+        ("Conv", ["t1", "v2", "", "t0"], "t2", "c2_nchwc"),
+        ("Conv", ["t2", "v3", "", "t2"], "t3", "c3_nchwc"),
+        ("ReorderOutput", ["t3"], "output", "ReorderOutput"),
+    ]
+    nodes = [
+        helper.make_node(kind, inputs, [output], name=name, domain=here if blocked else "")
+        for kind, inputs, output, name in (after if blocked else before)
+    ]
+    values = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 8, 8])] for name in ("input", "output")]
+    letter = "v" if blocked else "w"
+    weights = [numpy_helper.from_array(np.ones((16, 16, 3, 3), np.float32), f"{letter}{i}") for i in (1, 2, 3)]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "residual", *values, weights)), path)
+
+
+@pytest.mark.points(0.5)
+def test_reports_every_level(submission, tmp_path):
+    (tmp_path / "models").mkdir()
+    model = network(tmp_path / "models" / "net.onnx")
+    output = tmp_path / "report"
+    arguments = ["--model", model, "--quick", "--rounds", 2, "--threads", 1, "--output", output]
+    finished = submission.run(FILE, *arguments, timeout=200)
+    expect(
+        finished.code == 0 and "FusedConv" in finished.output,
+        called=f"python {FILE} --model net.onnx --quick --rounds 2 --threads 1 --output report",
+        got=f"exit code {finished.code}: {finished.output[-600:]}",
+        expected="exit code 0, and a report that names FusedConv",
+        hint="run the same command yourself",
+    )
+    levels = ["disable", "basic", "extended", "layout", "all"]
+    files = {f"net.optimized.{level}.onnx" for level in levels} | {"net.onnx", "net.optimized.onnx"}
+    assert {file.name for file in model.parent.iterdir()} == files
+    shown = counted(model.with_name("net.optimized.onnx"))
+    assert shown == counted(model.with_name("net.optimized.extended.onnx")), "shown by default: extended"
+    tied = any(n.domain.endswith("nchwc") for n in onnx.load(model.with_name("net.optimized.all.onnx")).graph.node)
+    assert ("'all' is tied to this kind of processor" in finished.output) == tied
+    assert "'extended' is tied" not in finished.output
+    assert sorted(file.name for file in output.iterdir()) == ["first_block.png", "measurements.json", "table.csv"]
+    assert (output / "first_block.png").read_bytes().startswith(b"\x89PNG")
+    with (output / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["level"] for row in rows] == [*levels, "at load"]
+    assert all(float(row["median_ms"]) > 0 for row in rows)
+    turns = json.loads((output / "measurements.json").read_text())["turns"]
+    assert len({turn["pid"] for turn in turns}) == len(turns) == 12, "each turn in a process of its own"
+    assert [turn["runtime"] for turn in turns[:6]] == [*levels, "at load"]
+    assert [turn["runtime"] for turn in turns[6:]] == [*levels[1:], "at load", "disable"], "taken in turn"
+    assert {turn["runtime"] for turn in turns if turn["optimise"]} == {"at load"}, "a saved graph is measured as it is"
+
+
+@pytest.mark.points(0.25)
+@pytest.mark.parametrize("mistake", ["no model", "a file for a folder", "not a model", "an unknown level"])
+def test_what_a_user_gets_wrong_is_one_sentence(submission, model, tmp_path, mistake):
+    (tmp_path / "file").write_text("neither a folder nor a model")
+    given = {"model_path": model, "level": "extended", "output": tmp_path / "out.onnx"}
+    change, kind, words = {
+        "no model": ({"model_path": tmp_path / "none.onnx"}, "Problem", "There is no model at"),
+        "a file for a folder": ({"output": tmp_path / "file" / "out.onnx"}, "Error", "File exists"),
+        "not a model": ({"model_path": tmp_path / "file"}, "Problem", "cannot be loaded"),
+        "an unknown level": ({"level": "extreme"}, "Problem", "extreme"),
+    }[mistake]
+    try:
+        got = submission.call(FILE, "optimize", **given | change)
+    except pytest.fail.Exception as failure:
+        got = str(failure)
+    expect(
+        isinstance(got, str) and "raised" in got and kind in got and words in got,
+        called=f"optimize() with {mistake}",
+        got=got,
+        expected=f"a {kind} that says {words!r}",
+        hint="open_session() says it for a model; OSError is main()'s to turn into a sentence",
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["file"], "nothing left behind"

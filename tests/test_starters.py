@@ -53,7 +53,9 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
     [
         ("ex01_export.py", ["--weights", "random", "--output", "{tmp}/mine.onnx"]),
         ("ex02_check.py", ["{models}/resnet18.onnx"]),
+        ("ex03_visualize.py", ["{models}/resnet18.onnx", "--no-browser"]),
         ("ex04_inference.py", ["data/cat.png", "--model", "{models}/resnet18.onnx"]),
+        ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

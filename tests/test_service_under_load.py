@@ -1,4 +1,4 @@
-"""Exercise 10's solution where many call it at once, or send all that it takes."""
+"""The solutions of exercises 09 and 10 where many call them at once, or send all that they take."""
 
 import asyncio
 from collections import Counter
@@ -11,6 +11,18 @@ from course import ROOT
 from course.submission import Server
 
 CAT = (ROOT / "data" / "cat.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def application(submission, models_dir):
+    with submission.serve_app("ex09_fastapi.py", env={"MODELS_DIR": str(models_dir)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["application", "server"])
+def each(request):
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +46,10 @@ def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple
     return asyncio.run(all_of_them())
 
 
-def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(server):
+def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
     coffee = (ROOT / "data" / "coffee.png").read_bytes()
-    alone = {body: server.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
-    for body, response in send_at_once(server, 60, [CAT, coffee, b"not an image", b""]):
+    alone = {body: each.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
+    for body, response in send_at_once(each, 60, [CAT, coffee, b"not an image", b""]):
         if body in alone:
             assert response.status_code == 200
             assert response.json() == alone[body]
@@ -55,8 +67,8 @@ def test_more_than_it_holds_is_answered_429(server):
     assert server.request("POST", "/classify", content=CAT).status_code == 200
 
 
-def test_the_largest_batch_is_taken(server):
+def test_the_largest_batch_is_taken(each):
     images = np.random.default_rng(0).normal(size=(16, 3, 224, 224)).astype(np.float32)
-    response = server.request("POST", "/predict", json={"image": images.tolist()})
+    response = each.request("POST", "/predict", json={"image": images.tolist()})
     assert response.status_code == 200, response.text[:300]
     assert np.array(response.json()).shape == (16, 1000)

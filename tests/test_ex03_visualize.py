@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
+from onnx.external_data_helper import uses_external_data
 from small_models import small_model
 
 from course.processes import wait
@@ -61,6 +62,11 @@ def test_says_in_one_sentence_why_a_file_cannot_be_shown(submission, tmp_path, k
     )
 
 
+def self_contained(path: Path) -> bool:
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    return not any(uses_external_data(tensor) for tensor in tensors)
+
+
 def logits_of(submission: Submission, folder: Path, images: np.ndarray) -> np.ndarray:
     """What `forward` gives, as exported: the other methods are held against it."""
     submission.call(FILE, "export_method", method="forward", path=folder / "forward.onnx", timeout=120)
@@ -74,10 +80,10 @@ def test_exports_a_method(submission, tmp_path, method):
     submission.call(FILE, "export_method", method=method, path=path, timeout=120)
     called = f"export_method('{method}', path)"
     expect(
-        path.is_file() and [one.name for one in tmp_path.iterdir()] == [path.name],
+        path.is_file() and [one.name for one in tmp_path.iterdir()] == [path.name] and self_contained(path),
         called=called,
         got=f"in the folder afterwards: {sorted(one.name for one in tmp_path.iterdir())}",
-        expected=f"{path.name} alone: self-contained, and nothing left over",
+        expected=f"{path.name} alone, with the weights in it, and nothing left over",
         hint="torch.onnx.export(..., external_data=False) into a temporary folder beside it, then os.replace",
     )
     nodes = Counter(node.op_type for node in onnx.load(path).graph.node)

@@ -10,29 +10,32 @@ SUBMISSION ?=
 CPU ?=
 QUICK ?=
 LIE ?=
+BROWSER ?=
 # PyTorch's own index of CPU-only builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PY := .venv/bin/python
 READY := .venv/.ready
 MODEL := models/resnet18.onnx
+OPTIMIZED := models/resnet18.optimized.onnx
 
 # Material for MkDocs advertises its successor at every build otherwise.
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client check list benchmark optimize large-model docs test lint format docs-build manifest figures clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model docs test lint format docs-build manifest figures compare-services clean
 
 ##@ For students
 
 help: ## What you can type; with EX, what an exercise asks for             | make help EX=04
 ifeq ($(EX),)
 	@awk -F ' *## | *\\| *' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { split($$1, name, ":"); printf "  %-11s %-62s %s\n", name[1], $$2, $$3 }' Makefile
+	  /^[a-z-]+:.*## / { split($$1, name, ":"); printf "  %-16s %-62s %s\n", name[1], $$2, $$3 }' Makefile
 	@echo
 	@echo "Variables: EX       an exercise's number, such as 04"
 	@echo "           PORT     where the service listens (3000)"
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
+	@echo "           BROWSER=0  netron only says where to look, and opens no browser"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
@@ -58,6 +61,10 @@ client: $(READY) ## Classify photographs with the running service               
 	@$(check_port)
 	@$(check_image)
 	@$(PY) solutions/ex10_client.py $(IMAGE) --url http://localhost:$(PORT)
+
+netron: $(READY) $(MODEL) ## Look at the graph; EX=06: and at the optimised one  | make netron BROWSER=0
+	@$(check_netron)
+	@$(PY) solutions/ex03_visualize.py $(MODEL) $(if $(filter 6 06,$(EX)),$(OPTIMIZED)) $(if $(filter 0,$(BROWSER)),--no-browser)
 
 check: $(READY) $(MODEL) ## Check your own work in exercises/, all or one          | make check EX=04
 	@$(PY) -m course check $(EX)
@@ -86,6 +93,9 @@ test: $(READY) ## All tests, on solutions/ or on a submission                   
 
 figures: $(READY) $(MODEL) ## Measure start-up, memory and agreement              | make figures
 	@$(PY) -m course figures
+
+compare-services: $(READY) $(MODEL) ## Exercises 09 and 10 under the same load  | make compare-services
+	@$(PY) -m course compare-services
 
 lint: $(READY) ## Ruff's checks, and its format                                   | make lint
 	@$(PY) -m ruff check .
@@ -123,5 +133,7 @@ check_python = "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
   { echo "PYTHON=$(PYTHON): Python 3.11 or newer is needed. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 check_port = case "$(PORT)" in *[!0-9]*|""|0*) false;; *) [ $(PORT) -le 65535 ];; esac || \
   { echo "PORT=$(PORT): a port is a number from 1 to 65535."; exit 1; }
+check_netron = case "$(EX)" in ""|3|03|6|06) ;; *) \
+  echo "EX=$(EX): there are graphs to look at for EX=03, the exported model, and EX=06, beside it the optimised one."; exit 1;; esac
 check_image = [ -n "$(strip $(IMAGE))" ] || { echo "IMAGE=: name an image file, or several."; exit 1; }; for image in $(IMAGE); do [ -f "$$image" ] || \
   { echo "IMAGE=$(IMAGE): there is no file $$image."; exit 1; }; done

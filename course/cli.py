@@ -1,7 +1,6 @@
 """The commands of `python -m course`, which the Makefile calls."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT, manifest
+from course.processes import is_free
 from serving import Problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="The course.")
@@ -73,15 +73,20 @@ def serve(
     port: Annotated[int, Option(help="Where it listens.")] = 3000,
     folder: Annotated[Path, Option(help="Where its file is.")] = ROOT / "solutions",
 ) -> None:
-    """Become `bentoml serve` for the service of an exercise."""
+    """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
     exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if file.endswith("_service.py")), None)
+    file = next((file for file in exercise.files if file.endswith(("_service.py", "_fastapi.py"))), None)
     if file is None:
         raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
     if not (folder / file).is_file():
         raise Problem(f"There is no {folder / file}.")
-    if not _is_free(port):
+    if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
+    if file.endswith("_fastapi.py"):
+        console.print(f"[bold]python {folder / file} --port {port}[/]")
+        console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
+        console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
+        os.execv(sys.executable, [sys.executable, str(folder / file), "--port", str(port)])
     service = f"{Path(file).stem}:ImageClassifierService"
     # Ctrl-C gives requests in flight 10 s to end.
     options = ["--port", str(port), "--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
@@ -94,7 +99,7 @@ def serve(
 @app.command()
 def docs() -> None:
     """Show the course page on the first free port from 8000 on."""
-    port = next(port for port in range(8000, 8100) if _is_free(port))
+    port = next(port for port in range(8000, 8100) if is_free(port))
     console.print(f"[bold]http://localhost:{port}[/]   Stop: Ctrl-C")
     os.chdir(ROOT)
     os.execv(sys.executable, [sys.executable, "-m", "mkdocs", "serve", "--quiet", "--dev-addr", f"localhost:{port}"])
@@ -108,6 +113,14 @@ def figures() -> None:
     print_figures()
 
 
+@app.command()
+def compare_services() -> None:
+    """Measure exercise 09's application against exercise 10's service."""
+    from course.compare_services import print_comparison
+
+    print_comparison()
+
+
 @app.command("manifest")
 def write_manifest() -> None:
     """Write what is made from course.toml and exercises/: README's table, the digests of the starters."""
@@ -116,13 +129,3 @@ def write_manifest() -> None:
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text()))
     manifest.record_starters()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
-        try:
-            listener.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True

@@ -79,3 +79,14 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a TCP port, on every address of this machine."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        try:
+            listener.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True

@@ -116,21 +116,14 @@ class Submission:
         where it ends before it is ready, or is not ready after deadline seconds.
         """
         with self.starting(file, env=env) as server:
-            name = f"bentoml serve {Path(file).stem}:ImageClassifierService"
-            give_up = time.monotonic() + deadline
-            while True:
-                if server.process.poll() is not None:
-                    fail(f"`{name}` ended (exit code {server.process.returncode}).{server.last_words()}")
-                if server.log.read_text(errors="replace").count("Application startup failed") > 2:
-                    fail(f"`{name}` fails to start, again and again.{server.last_words()}")
-                if time.monotonic() > give_up:
-                    fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{server.last_words()}")
-                try:
-                    if httpx.get(f"{server.url}/readyz", timeout=5).is_success:
-                        break
-                except httpx.TransportError:
-                    pass  # not listening yet
-                time.sleep(0.1)
+            _wait_until_ready(server, f"bentoml serve {Path(file).stem}:ImageClassifierService", deadline)
+            yield server
+
+    @contextmanager
+    def serve_app(self, file: str, *, env: dict[str, str] | None = None, deadline: float = 60) -> Iterator[Server]:
+        """As serve(), with uvicorn, for the ASGI application called `app` of one of its files."""
+        with self.starting_app(file, env=env) as server:
+            _wait_until_ready(server, f"uvicorn {Path(file).stem}:app", deadline)
             yield server
 
     @contextmanager
@@ -144,6 +137,17 @@ class Submission:
         own = {"BENTOML_HOME": str(folder / "bentoml")}
         environment = self._environment(own | (env or {}))
         with running(command, cwd=folder, env=environment, log=folder / "log") as process:
+            yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
+
+    @contextmanager
+    def starting_app(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
+        """As serve_app(), but without waiting."""
+        path = self._existing(file)
+        folder = self._new_folder("serve")
+        port = free_port()
+        command = [sys.executable, "-m", "uvicorn", f"{path.stem}:app", "--app-dir", str(path.parent)]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        with running(command, cwd=folder, env=self._environment(env), log=folder / "log") as process:
             yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
 
     def _existing(self, file: str) -> Path:
@@ -179,6 +183,23 @@ class Submission:
             "COLUMNS": "200",
         }
         return kept | own | (extra or {})
+
+
+def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
+    give_up = time.monotonic() + deadline
+    while True:
+        if server.process.poll() is not None:
+            fail(f"`{name}` ended (exit code {server.process.returncode}).{server.last_words()}")
+        if server.log.read_text(errors="replace").count("Application startup failed") > 2:
+            fail(f"`{name}` fails to start, again and again.{server.last_words()}")
+        if time.monotonic() > give_up:
+            fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{server.last_words()}")
+        try:
+            if httpx.get(f"{server.url}/readyz", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.1)
 
 
 def fail(sentence: str) -> NoReturn:

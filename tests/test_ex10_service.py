@@ -1,6 +1,5 @@
 """Exercise 10: resnet18 as a BentoML service that survives its callers, and a client for it."""
 
-import io
 import json
 import socket
 import threading
@@ -11,16 +10,15 @@ import bentoml
 import numpy as np
 import onnxruntime as ort
 import pytest
+from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 from bentoml.exceptions import BentoMLException
+from image_service import assert_classified, assert_logits, assert_refused, assert_still_serves, best_five, tensor
 from PIL import Image
 
 from course import ROOT
 from course.processes import free_port
-from course.submission import Server, Submission, expect, fail
-from serving.images import preprocess
-from serving.model import labels, top5
+from course.submission import Submission, expect, fail
 
-CAT, COFFEE = ROOT / "data" / "cat.png", ROOT / "data" / "coffee.png"
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 
 
@@ -35,26 +33,7 @@ def session(models_dir: Path) -> ort.InferenceSession:
     return ort.InferenceSession(models_dir / "resnet18.onnx")
 
 
-def tensor(*images: Path) -> np.ndarray:
-    return np.concatenate([preprocess(Image.open(image).convert("RGB")) for image in images])
-
-
-def best_five(session: ort.InferenceSession, image: Image.Image) -> list[dict]:
-    return top5(session.run(None, {"input": preprocess(image)})[0][0], labels(session))
-
-
 # ------------------------------------------------------------------------------ the tensor API
-
-
-def assert_logits(got: object, expected: np.ndarray, called: str, server: Server) -> None:
-    got = np.array(got) if isinstance(got, list) else got
-    expect(
-        isinstance(got, np.ndarray) and got.shape == expected.shape and np.allclose(got, expected, atol=1e-4),
-        called=called,
-        got=got,
-        expected=f"the model's logits, {expected.shape}, values {expected.min():.4g} to {expected.max():.4g}, row by row",
-        hint=f"return what session.run gives for the whole batch.{server.last_words()}",
-    )
 
 
 @pytest.mark.points(2)
@@ -88,24 +67,6 @@ def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
 # ------------------------------------------------------------------------------ the image API
 
 
-def assert_classified(server: Server, data: bytes, called: str, expected: list[dict]) -> None:
-    response = server.request("POST", "/classify", content=data, headers={"content-type": "image/png"})
-    try:
-        got = response.json()["predictions"]
-        right = [one["label"] for one in got] == [one["label"] for one in expected] and np.allclose(
-            [one["probability"] for one in got], [one["probability"] for one in expected], atol=1e-4
-        )
-    except (ValueError, KeyError, TypeError):
-        right = False
-    expect(
-        response.status_code == 200 and right,
-        called=called,
-        got=f"{response.status_code} {response.text[:400]}",
-        expected=f'200 and {{"predictions": {json.dumps(expected)}, ...}}',
-        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
-    )
-
-
 @pytest.mark.points(1)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
@@ -125,53 +86,6 @@ def test_classify_says_where_the_weights_came_from(server):
     )
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def rotated_by_exif() -> tuple[bytes, Image.Image]:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn me 90 degrees clockwise"
-    data = encoded(Image.open(CAT).rotate(90, expand=True), "PNG", exif=exif)
-    return data, Image.open(CAT).convert("RGB")
-
-
-def sixteen_bit() -> tuple[bytes, Image.Image]:
-    grey = Image.open(CAT).convert("L")
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    return encoded(deep, "PNG"), grey.convert("RGB")
-
-
-def animated() -> tuple[bytes, Image.Image]:
-    first = Image.open(CAT).convert("P")
-    data = encoded(first, "GIF", save_all=True, append_images=[Image.open(COFFEE).convert("P")])
-    return data, first.convert("RGB")
-
-
-def cmyk() -> tuple[bytes, Image.Image]:
-    data = encoded(Image.open(CAT).convert("CMYK"), "JPEG", quality=95)
-    return data, Image.open(io.BytesIO(data)).convert("RGB")
-
-
-def in_mode(mode: str) -> tuple[bytes, Image.Image]:
-    image = Image.open(CAT).convert(mode)
-    return encoded(image, "PNG"), image.convert("RGB")
-
-
-IMAGES = {
-    "greyscale": lambda: in_mode("L"),
-    "palette": lambda: in_mode("P"),
-    "rgba": lambda: in_mode("RGBA"),
-    "cmyk": cmyk,
-    "sixteen_bit": sixteen_bit,
-    "exif_rotated": rotated_by_exif,
-    "animated": animated,
-    "webp": lambda: (encoded(Image.open(CAT), "WEBP", lossless=True), Image.open(CAT).convert("RGB")),
-}
-
-
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
@@ -180,70 +94,6 @@ def test_classify_takes_every_kind_of_image(server, session, kind):
 
 
 # ------------------------------------------------------------------------------ bad input
-
-
-def assert_refused(server: Server, called: str, response, statuses: tuple[int, ...] = (400, 413, 415, 422)) -> None:
-    try:
-        says = "expected" in json.dumps(response.json()).lower() or "required" in response.text.lower()
-    except ValueError:
-        says = False
-    expect(
-        response.status_code in statuses and says,
-        called=called,
-        got=f"{response.status_code} {response.text[:300]}",
-        expected=f"one of {statuses}, and JSON that says what was expected",
-        hint=f"check before you compute, and raise InvalidArgument('expected ...').{server.last_words()}",
-    )
-    assert_still_serves(server, f"after {called}")
-
-
-def assert_still_serves(server: Server, when: str) -> None:
-    """Refusing everybody is no merit."""
-    response = server.request("POST", "/classify", content=CAT.read_bytes())
-    expect(
-        response.status_code == 200,
-        called=f"POST /classify with cat.png, {when}",
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200: bad input is refused, and the next caller is served",
-        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
-    )
-
-
-def good() -> np.ndarray:
-    return np.zeros((1, 3, 224, 224))
-
-
-def with_one(value: object) -> list:
-    image = good().tolist()
-    image[0][2][100][7] = value
-    return image
-
-
-BAD_TENSORS = {
-    "null": lambda: None,
-    "empty": lambda: [],
-    "ragged": lambda: [[good()[0, 0].tolist(), good()[0, 0, :200].tolist(), good()[0, 0].tolist()]],
-    "ragged_row": lambda: with_one([0.0]),
-    "string": lambda: "cat",
-    "strings": lambda: good().astype(str).tolist(),
-    "one_string": lambda: with_one("1.5"),
-    "one_null": lambda: with_one(None),
-    "one_boolean": lambda: with_one(True),
-    "dict": lambda: {"pixels": [1, 2, 3]},
-    "three_axes": lambda: good()[0].tolist(),
-    "five_axes": lambda: [good().tolist()],
-    "flat": lambda: good().ravel().tolist(),
-    "one_channel": lambda: good()[:, :1].tolist(),
-    "four_channels": lambda: np.zeros((1, 4, 224, 224)).tolist(),
-    "channels_last": lambda: np.zeros((1, 224, 224, 3)).tolist(),
-    "wrong_height": lambda: good()[:, :, :223].tolist(),
-    "wrong_width": lambda: good()[:, :, :, :100].tolist(),
-    "nan": lambda: with_one(float("nan")),
-    "infinity": lambda: with_one(float("-inf")),
-    "too_large_for_float32": lambda: with_one(1e300),
-    "too_large_for_any": lambda: with_one(10**400),
-    "large_batch": lambda: np.zeros((17, 3, 224, 224), dtype=int).tolist(),
-}
 
 
 @pytest.mark.points(0.1)
@@ -255,12 +105,9 @@ def test_predict_refuses_bad_tensors(server, kind):
 
 
 @pytest.mark.points(0.1)
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"null", b"[1, 2]", b"{}", b'{"picture": []}', b"\xff\xfe{}", b'{"image": ' + b"[" * 100_000],
-    ids=["empty", "cut_short", "null", "list", "no_image", "other_name", "not_utf8", "deep"],
-)
-def test_predict_refuses_bad_json(server, body):
+@pytest.mark.parametrize("kind", BAD_JSON)
+def test_predict_refuses_bad_json(server, kind):
+    body = BAD_JSON[kind]
     response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
     says = response.headers.get("content-type", "").startswith("application/json")
     expect(
@@ -271,24 +118,6 @@ def test_predict_refuses_bad_json(server, body):
         hint=f"BentoML does this where `image` is a declared argument.{server.last_words()}",
     )
     assert_still_serves(server, "after bad JSON")
-
-
-def bomb() -> bytes:
-    """A PNG of 6 kB that would take 150 MB as RGB."""
-    return encoded(Image.new("1", (10_000, 5_000)), "PNG")
-
-
-BAD_IMAGES = {
-    "empty": lambda: b"",
-    "text": lambda: b"I am not an image.",
-    "truncated_png": lambda: CAT.read_bytes()[:100_000],
-    "truncated_jpeg": lambda: encoded(Image.open(CAT), "JPEG")[:9_000],
-    "bomb": bomb,
-    "larger_bomb": lambda: encoded(Image.new("1", (20_000, 10_000)), "PNG"),
-    "strip": lambda: encoded(Image.new("RGB", (1, 40_000)), "PNG"),
-    "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
-    "url": lambda: b"http://localhost/cat.png",
-}
 
 
 @pytest.mark.points(0.2)

@@ -50,6 +50,38 @@ def test_serve_and_client_name_what_is_on_the_photographs(served):
     assert len(re.findall(r"\d\.\d%", done.stdout)) == 10, f"five labels for each of two photographs: {done.stdout}"
 
 
+def test_serve_takes_an_exercises_number(tmp_path):
+    port = free_port()
+    with running(["make", "serve", "EX=09", f"PORT={port}"], cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+        os.killpg(process.pid, signal.SIGINT)
+        assert wait(process, 20) is not None
+        assert not marked(process.mark)
+
+
+@pytest.mark.parametrize("words", [[], ["EX=06"]], ids=" ".join)
+def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
+    """With EX=06 the optimised model as well, if exercise 06 has written one."""
+    command = ["make", "netron", "BROWSER=0", *words]
+    optimized = (ROOT / "models" / "resnet18.optimized.onnx").exists()
+    with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
+        give_up = time.monotonic() + 120
+        while "Stop: Ctrl-C" not in (tmp_path / "log").read_text() and process.poll() is None:
+            assert time.monotonic() < give_up, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        said = (tmp_path / "log").read_text()
+        if words and not optimized:
+            assert "resnet18.optimized.onnx. Run `python solutions/ex06_optimize.py` first." in said
+            assert "Traceback" not in said
+            return
+        urls = re.findall(r"http://localhost:\d+", said)
+        assert len(urls) == 1 + len(words), said
+        assert all("Netron" in httpx.get(url).text for url in urls)
+        os.killpg(process.pid, signal.SIGINT)
+        assert wait(process, 20) is not None
+        assert not marked(process.mark)
+
+
 def test_a_port_that_is_taken_is_one_sentence(served):
     done = make("serve", f"PORT={served}")
     assert done.returncode != 0
@@ -103,6 +135,7 @@ def test_a_killed_worker_comes_back(submission, models_dir):
         (["help", "EX=77"], "EX=77: no exercise has that number. There are 01"),
         (["check", "EX=x"], "EX=x: no exercise has that number."),
         (["serve", "EX=04"], "EX=04: exercise 04 has no service to serve."),
+        (["netron", "EX=10"], "EX=10: there are graphs to look at for EX=03"),
         (["serve", "SUBMISSION=nowhere"], "There is no nowhere/ex10_service.py."),
     ],
     ids=" ".join,
@@ -154,7 +187,7 @@ def test_help_lists_every_target_with_an_example():
         assert re.search(rf"^  {target} .* make {target}\b", text, re.MULTILINE), (
             f"{target} has no line with an example in:\n{text}"
         )
-    for variable in ("EX", "PORT", "IMAGE", "PYTHON", "CPU", "SUBMISSION"):
+    for variable in ("EX", "PORT", "IMAGE", "BROWSER", "PYTHON", "CPU", "SUBMISSION"):
         assert variable in text
 
 

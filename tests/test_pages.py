@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from small_models import small_model
 
 from course import ROOT, page
 from course.frameworks import frameworks
@@ -115,3 +118,34 @@ def test_a_photograph_can_be_classified_by_hand_in_swagger(submission, models_di
         expected = server.request("POST", "/classify", content=(ROOT / "data" / "cat.png").read_bytes()).json()
         assert json.loads(shown) == expected
         tab.close()
+
+
+@needs_browser
+@pytest.mark.parametrize("today", [None, "2040-01-01"], ids=["today", "years_from_now"])
+def test_netron_draws_the_graph(submission, models_dir, browser, tmp_path, today):
+    """Two models side by side, each drawn as it is; nothing is asked of any other machine, however old netron is."""
+    other = small_model(tmp_path / "other.onnx")
+    with submission.start("ex03_visualize.py", models_dir / "resnet18.onnx", other, "--no-browser") as process:
+        give_up = time.monotonic() + 60
+        while len(urls := re.findall(r"http://localhost:\d+", process.log.read_text())) < 2:
+            assert process.poll() is None, process.log.read_text()
+            assert time.monotonic() < give_up, process.log.read_text()
+            time.sleep(0.1)
+        drawn, asked = [], []
+        for i, url in enumerate(urls):
+            tab = browser.new_page()
+            tab.on("request", lambda request: asked.append(request.url))
+            if today:
+                tab.clock.set_fixed_time(today)
+            tab.goto(url)
+            tab.locator("svg .node", has_text="Flatten" if i else "Gemm").first.wait_for(timeout=60_000)
+            nodes = tab.locator("svg .node")
+            operators = ("Conv", "Relu", "Add", "MaxPool", "AveragePool", "MatMul")
+            drawn.append({name: nodes.get_by_text(name, exact=True).count() for name in operators})
+            tab.screenshot(path=tmp_path / f"{i}.png")
+            tab.close()
+    assert drawn == [
+        {"Conv": 20, "Relu": 17, "Add": 8, "MaxPool": 1, "AveragePool": 0, "MatMul": 0},
+        {"Conv": 0, "Relu": 0, "Add": 0, "MaxPool": 0, "AveragePool": 1, "MatMul": 1},
+    ]
+    assert all(url.startswith(("http://localhost:", "blob:", "data:")) for url in asked), asked

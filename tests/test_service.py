@@ -1,4 +1,4 @@
-"""Exercise 10's solution where many call it at once, send all that it takes, or more."""
+"""The solutions of exercises 09 and 10 where many call them at once, send all that they take, or more."""
 
 import asyncio
 import http.client
@@ -12,6 +12,18 @@ from course import ROOT
 from course.submission import Server
 
 CAT = (ROOT / "data" / "cat.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def application(submission, models_dir):
+    with submission.serve_app("ex09_fastapi.py", env={"MODELS_DIR": str(models_dir)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["application", "server"])
+def each(request):
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +47,10 @@ def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple
     return asyncio.run(all_of_them())
 
 
-def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(server):
+def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
     coffee = (ROOT / "data" / "coffee.png").read_bytes()
-    alone = {body: server.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
-    for body, response in send_at_once(server, 60, [CAT, coffee, b"not an image", b""]):
+    alone = {body: each.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
+    for body, response in send_at_once(each, 60, [CAT, coffee, b"not an image", b""]):
         if body in alone:
             assert response.status_code == 200
             assert response.json() == alone[body]
@@ -60,27 +72,27 @@ def test_more_than_it_holds_is_answered_429(server):
     assert server.request("POST", "/classify", content=CAT).status_code == 200
 
 
-def test_the_largest_batch_is_taken(server):
+def test_the_largest_batch_is_taken(each):
     images = np.random.default_rng(0).normal(size=(16, 3, 224, 224)).astype(np.float32)
-    response = server.request("POST", "/predict", json={"image": images.tolist()})
+    response = each.request("POST", "/predict", json={"image": images.tolist()})
     assert response.status_code == 200, response.text[:300]
     assert np.array(response.json()).shape == (16, 1000)
 
 
-def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(server):
+def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(each):
     """A body that is too large is not answered with a broken pipe while it is still being sent."""
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(each.url.removeprefix("http://"), timeout=60)
     connection.request("POST", "/classify", body=bytes(100 * 2**20))
     response = connection.getresponse()
     assert response.status == 413
     assert b"expected a body of at most 10,485,760 bytes" in response.read()
 
 
-def test_an_empty_body_is_called_empty(server):
-    assert "empty" in server.request("POST", "/classify", content=b"").json()["error"]
+def test_an_empty_body_is_called_empty(each):
+    assert "empty" in each.request("POST", "/classify", content=b"").json()["error"]
 
 
-def test_what_curl_sends_unless_told_otherwise_is_taken(server):
+def test_what_curl_sends_unless_told_otherwise_is_taken(each):
     """`curl --data-binary` calls any body a form."""
     form = {"content-type": "application/x-www-form-urlencoded"}
-    assert server.request("POST", "/classify", content=CAT, headers=form).status_code == 200
+    assert each.request("POST", "/classify", content=CAT, headers=form).status_code == 200

@@ -53,10 +53,12 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
     [
         ("ex01_export.py", ["--weights", "random", "--output", "{tmp}/mine.onnx"]),
         ("ex02_check.py", ["{models}/resnet18.onnx"]),
+        ("ex03_visualize.py", ["{models}/resnet18.onnx", "--no-browser"]),
         ("ex04_inference.py", ["data/cat.png", "--model", "{models}/resnet18.onnx"]),
         ("ex05_benchmark.py", ["--quick", "--size", "64", "--batch", "1", "--rounds", "1"]),
         ("ex06_optimize.py", ["--model", "{models}/resnet18.onnx", "--quick", "--rounds", "1"]),
         ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
+        ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
         ("ex21_sklearn.py", ["--output", "{tmp}/forest.onnx"]),
     ],

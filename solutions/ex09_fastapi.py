@@ -1,0 +1,172 @@
+"""Exercise 09: resnet18 behind FastAPI.
+
+uvicorn solutions.ex09_fastapi:app --port 3000
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import uvicorn
+from anyio import to_thread
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as AnyHTTPException
+from typer import Option
+
+from course.processes import is_free
+from course.script import run
+from serving import Problem
+from serving.http import RequestLimits
+from serving.images import BadImage, open_image, preprocess
+from serving.model import labels, open_model, top5, weights
+from serving.tensors import as_batch
+
+# How many requests are worked on at a time; the others wait. anyio's own 40 answer somewhat more a second and
+# hold more in memory: the page has both numbers.
+THREADS = 4
+
+log = logging.getLogger("uvicorn.error")
+
+
+class Model(NamedTuple):
+    """What one loading of the model file gives."""
+
+    session: ort.InferenceSession
+    labels: list[str]
+    weights: str
+
+
+class Prediction(BaseModel):
+    """One label of an image."""
+
+    label: str
+    probability: float
+
+
+class Classification(BaseModel):
+    """The five best labels of an image, best first, and where the model's weights came from."""
+
+    predictions: list[Prediction]
+    weights: str
+
+
+# ------------------------------------------------------------------------------ start and stop
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """What happens around serving: uvicorn listens once this yields, and goes on here when it is told to stop.
+
+    The model is loaded in the background, so that the probes are answered meanwhile.
+    """
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    app.state.model = None
+    loading = asyncio.create_task(load(app))
+    yield
+    loading.cancel()
+
+
+async def load(app: FastAPI) -> None:
+    """Load the model, once, into `app.state.model`; where that fails, say why in one sentence and end the server."""
+    try:
+        session = await to_thread.run_sync(open_model)
+        app.state.model = Model(session, labels(session), weights(session))
+    except Exception as error:
+        log.critical("%s", error)
+        signal.raise_signal(signal.SIGTERM)  # an application has no other way to end its server
+
+
+app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})
+
+
+async def loaded(request: Request) -> Model:
+    """The model; 503 until it is loaded."""
+    if request.app.state.model is None:
+        raise HTTPException(503, "the model is still being loaded")
+    return request.app.state.model
+
+
+Loaded = Annotated[Model, Depends(loaded)]
+
+
+# ------------------------------------------------------------------------------ the APIs
+
+
+@app.get("/livez")
+async def livez() -> dict[str, str]:
+    """Alive: the process runs and its event loop turns. Where this fails, start the process anew."""
+    return {"status": "alive"}
+
+
+@app.get("/readyz")
+async def readyz(_: Loaded) -> dict[str, str]:
+    """Ready: the model is loaded. Until then, and where this fails, send no requests here."""
+    return {"status": "ready"}
+
+
+# `def`, not `async def`: FastAPI runs such a function in a thread, and the event loop stays free for others.
+@app.post("/predict")
+def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list[float]]:
+    """Logits, (batch, 1000), for 1 to 16 images.
+    `image`: (batch, 3, 224, 224) numbers of any type, preprocessed and normalised as ImageNet models expect.
+    """
+    try:
+        # Here rather than as a validator of `image`: FastAPI runs validators in its event loop.
+        batch = as_batch(image)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    return logits(model, batch).tolist()
+
+
+@app.post("/classify")
+def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> Classification:
+    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body."""
+    try:
+        batch = preprocess(open_image(image))
+    except BadImage as error:
+        raise HTTPException(400, str(error)) from error
+    predictions = top5(logits(model, batch)[0], model.labels)
+    return Classification(predictions=predictions, weights=model.weights)
+
+
+def logits(model: Model, batch: np.ndarray) -> np.ndarray:
+    """(batch, 3, 224, 224) float32 to (batch, 1000) float32."""
+    return model.session.run(["output"], {"input": batch})[0]
+
+
+# ------------------------------------------------------------------------------ refusals, all of one form
+
+
+@app.exception_handler(AnyHTTPException)
+async def say_why(_: Request, error: AnyHTTPException) -> JSONResponse:
+    """Answer `{"error": ...}`, as RequestLimits and exercise 10 do."""
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+@app.exception_handler(RequestValidationError)
+async def say_what_was_expected(_: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI's own handler sends the whole body back with the error, and answers 500 where that holds NaN."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return JSONResponse({"error": f"expected a body as / describes it; {where}: {first['msg']}"}, 422)
+
+
+def main(port: Annotated[int, Option(help="Where it listens.")] = 3000) -> None:
+    """Serve the application until Ctrl-C."""
+    if not is_free(port):
+        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: --port {port + 1}")
+    # Beyond 256 connections: 503, not a pile of requests. Ctrl-C gives those in flight 10 s to end.
+    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=10)
+
+
+if __name__ == "__main__":
+    run(main)

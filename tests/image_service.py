@@ -1,0 +1,77 @@
+"""What a service that classifies images must answer, whichever framework it is written with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from bad_input import CAT
+from PIL import Image
+
+from course.submission import Server, expect
+from serving.images import preprocess
+from serving.model import labels, top5
+
+
+def tensor(*images: Path) -> np.ndarray:
+    return np.concatenate([preprocess(Image.open(image).convert("RGB")) for image in images])
+
+
+def best_five(session: ort.InferenceSession, image: Image.Image) -> list[dict]:
+    return top5(session.run(None, {"input": preprocess(image)})[0][0], labels(session))
+
+
+def assert_logits(got: object, expected: np.ndarray, called: str, server: Server) -> None:
+    got = np.array(got) if isinstance(got, list) else got
+    expect(
+        isinstance(got, np.ndarray) and got.shape == expected.shape and np.allclose(got, expected, atol=1e-4),
+        called=called,
+        got=got,
+        expected=f"the model's logits, {expected.shape}, values {expected.min():.4g} to {expected.max():.4g}, row by row",
+        hint=f"return what session.run gives for the whole batch.{server.last_words()}",
+    )
+
+
+def assert_classified(server: Server, data: bytes, called: str, expected: list[dict]) -> None:
+    response = server.request("POST", "/classify", content=data, headers={"content-type": "image/png"})
+    try:
+        got = response.json()["predictions"]
+        right = [one["label"] for one in got] == [one["label"] for one in expected] and np.allclose(
+            [one["probability"] for one in got], [one["probability"] for one in expected], atol=1e-4
+        )
+    except (ValueError, KeyError, TypeError):
+        right = False
+    expect(
+        response.status_code == 200 and right,
+        called=called,
+        got=f"{response.status_code} {response.text[:400]}",
+        expected=f'200 and {{"predictions": {json.dumps(expected)}, ...}}',
+        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
+    )
+
+
+def assert_refused(server: Server, called: str, response, statuses: tuple[int, ...] = (400, 413, 415, 422)) -> None:
+    try:
+        says = "expected" in json.dumps(response.json()).lower() or "required" in response.text.lower()
+    except ValueError:
+        says = False
+    expect(
+        response.status_code in statuses and says,
+        called=called,
+        got=f"{response.status_code} {response.text[:300]}",
+        expected=f"one of {statuses}, and JSON that says what was expected",
+        hint=f"check before you compute; BentoML: raise InvalidArgument('expected ...'), FastAPI: HTTPException(400, 'expected ...').{server.last_words()}",
+    )
+    assert_still_serves(server, f"after {called}")
+
+
+def assert_still_serves(server: Server, when: str) -> None:
+    """Refusing everybody is no merit."""
+    response = server.request("POST", "/classify", content=CAT.read_bytes())
+    expect(
+        response.status_code == 200,
+        called=f"POST /classify with cat.png, {when}",
+        got=f"{response.status_code} {response.text[:200]}",
+        expected="200: bad input is refused, and the next caller is served",
+        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
+    )

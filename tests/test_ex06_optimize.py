@@ -28,16 +28,20 @@ def network(
     seed: int = 1,
     scale: float = 1.0,
 ) -> Path:
-    """A small network with everything that matters here: two fusions that happen, one that must not, and more.
+    """A small network with everything that matters here: fusions that happen, one that must not, nodes that go.
 
-    Conv + Relu and MatMul + Add can be fused. The last Conv cannot: what it gives is used twice. Identity is removed,
-    and Neg works on a constant. With noise, no two sessions answer alike.
+    Conv + Relu and MatMul + Add can be fused; Conv + Mul becomes a Conv with other weights. The last Conv cannot be
+    fused: what it gives is used twice. Identity and a Mul by one are removed, and Neg works on a constant. With noise,
+    no two sessions answer alike.
     """
     random = np.random.default_rng(seed)
     weights = {
         "w1": random.normal(size=(16, 3, 8, 8)) / 14,
         "w2": random.normal(size=(16, 16, 3, 3)) / 12,
         "w3": random.normal(size=(16, 16, 3, 3)) / 12,
+        "w5": random.normal(size=(16, 16, 3, 3)) / 12,
+        "factor": random.uniform(1, 2, size=(16, 1, 1)),
+        "one": np.ones(1),
         "minus_shift": random.normal(size=(1, 16, 1, 1)),
         "w4": random.normal(size=(16, 1000)) * scale,
         "b4": random.normal(size=1000),
@@ -49,12 +53,15 @@ def network(
         ("Conv", ["r1", "w2"], "c2", pads),
         ("Identity", ["c2"], "i2", {}),
         ("Add", ["i2", "r1"], "a2", {}),
-        ("Conv", ["a2", "w3"], "c3", pads),
+        ("Conv", ["a2", "w5"], "c5", pads),
+        ("Mul", ["c5", "factor"], "m5", {}),
+        ("Conv", ["m5", "w3"], "c3", pads),
         ("Relu", ["c3"], "r3", {}),
         ("Sub", ["r3", "c3"], "s3", {}),
         ("Neg", ["minus_shift"], "shift", {}),
         ("Mul", ["s3", "shift"], "m3", {}),
-        ("GlobalAveragePool", ["m3"], "g", {}),
+        ("Mul", ["m3", "one"], "o3", {}),
+        ("GlobalAveragePool", ["o3"], "g", {}),
         ("Flatten", ["g"], "f", {}),
         ("MatMul", ["f", "w4"], "logits", {}),
         ("Add", ["logits", "b4"], "sum" if noise else output_name, {}),
@@ -259,7 +266,7 @@ def test_counts_nodes_by_operator(submission, model, tmp_path):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("named", [True, False], ids=["named_nodes", "nameless_nodes"])
 def test_lists_the_fusions_that_happened_and_no_others(submission, tmp_path, named):
-    """Not among them: Neg (folded), Identity (removed), and the Relu whose Conv is used twice."""
+    """Not among them: Neg (folded), Identity and a Mul by one (removed), and the Relu whose Conv is used twice."""
     before = network(tmp_path / "before.onnx", named=named)
     after = optimised(before, tmp_path / "after.onnx", "ENABLE_EXTENDED")
     nodes = {node.output[0]: node.op_type for node in onnx.load(after).graph.node}
@@ -268,6 +275,7 @@ def test_lists_the_fusions_that_happened_and_no_others(submission, tmp_path, nam
     got = submission.call(FILE, "fusions", before=before, after=after)
     expected = [
         {"into": "com.microsoft.FusedConv", "from": ["Conv", "Relu"], "output": "r1"},
+        {"into": "Conv", "from": ["Conv", "Mul"], "output": "m5"},
         {"into": "Gemm", "from": ["MatMul", "Add"], "output": "scores"},
     ]
     expect(

@@ -173,7 +173,7 @@ def latencies(plan: LevelPlan, turns: list[dict], speedup) -> list[dict]:
 def print_latencies(plan: LevelPlan, turns: list[dict], rows: list[dict], differences: dict[str, str]) -> None:
     """The measurements, and how far the outputs are from the original's."""
     table = Table(title=f"Each level in processes of its own, in turn; {plan.threads} threads", title_justify="left")
-    columns = ["batch", "level", "milliseconds\n(quartiles)", f"times {BASELINE}\n(95% interval)"]
+    columns = ["batch", "level", "milliseconds\n(quartiles)", f"over {BASELINE}\n(95% interval)"]
     for column in [*columns, "load\n(ms)", "outputs\nwithin"]:
         table.add_column(column, justify="left" if column == "level" else "right")
     for row in rows:

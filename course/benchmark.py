@@ -96,7 +96,7 @@ class Plan(NamedTuple):
         }
 
 
-def benchmark(plan: Plan, exercise: Path, speedup: Callable, output: Path) -> None:
+def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, output: Path) -> None:
     """Measure, compare outputs, print the tables, write plots and all measurements to a folder.
 
     Raises:
@@ -106,7 +106,10 @@ def benchmark(plan: Plan, exercise: Path, speedup: Callable, output: Path) -> No
     from serving.model import MODELS_DIR, open_model, weights
 
     provenance = weights(open_model())
+    # What is not written yet is told now, not by the process of a turn or after the measurements.
+    speedup([measure(lambda: None, 0, 1)], [[1.0]])
     try:
+        tempfile.TemporaryFile(dir=new_folder(output)).close()  # better told now than after the measurements
         models = export_models(plan, provenance, MODELS_DIR / "benchmark")
         turns, absent = take_turns(plan, models, exercise)
         speedups = {
@@ -124,6 +127,12 @@ def benchmark(plan: Plan, exercise: Path, speedup: Callable, output: Path) -> No
             f"This was the lie {plan.lie.value!r}: compare with the same command without --lie.", style="bold yellow"
         )
     console.print(f"All measurements and two plots are in {output}/. Next: make optimize")
+
+
+def new_folder(path: Path) -> Path:
+    """The folder, made where it is not there yet."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def export_models(plan: Plan, provenance: str, folder: Path) -> Path:
@@ -262,7 +271,6 @@ def print_cold_starts(turns: list[dict]) -> None:
 
 def write_report(plan: Plan, turns: list[dict], speedups: dict, provenance: str, output: Path) -> None:
     """table.csv, measurements.json, latency_by_size.png and throughput_by_batch.png."""
-    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".making-") as name:
         folder = Path(name)
         write_csv(plan, turns, speedups, folder / "table.csv")

@@ -58,7 +58,7 @@ def main(
 ) -> None:
     """Compare runtimes over image sizes and batch sizes; each in turn, in a process of its own."""
     plan = Plan.make(quick=quick, sizes=sizes, batches=batches, rounds=rounds, threads=threads, lie=lie)
-    benchmark(plan, Path(__file__), speedup, output)
+    benchmark(plan, Path(__file__), measure, speedup, output)
 
 
 if __name__ == "__main__":

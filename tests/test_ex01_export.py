@@ -132,7 +132,7 @@ def test_metadata_holds_labels_and_provenance(export):
 
 @pytest.mark.points(1)
 def test_external_data_puts_the_weights_into_a_second_file(export):
-    path = export("--exporter", "dynamo", "--external-data")
+    path = export("--exporter", "torchscript", "--external-data")
     files = {file.suffix: file.stat().st_size for file in path.parent.iterdir()}
     expect(
         files.get(".onnx", 0) < 1e6 < 40e6 < files.get(".data", 0),
@@ -155,7 +155,9 @@ def test_a_model_that_fails_the_comparison_replaces_nothing(submission, export, 
     output = tmp_path / "models" / "resnet18.onnx"
     output.parent.mkdir()
     output.write_bytes(b"the model of yesterday")
-    finished = submission.run("ex01_export.py", "--weights", checkpoint, "--output", output)
+    finished = submission.run(
+        "ex01_export.py", "--exporter", "torchscript", "--weights", checkpoint, "--output", output
+    )
     left = {file.name: file.read_bytes()[:30] for file in output.parent.iterdir()}
     expect(
         finished.code != 0 and left == {"resnet18.onnx": b"the model of yesterday"},

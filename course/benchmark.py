@@ -52,7 +52,14 @@ class Plan(NamedTuple):
 
     @classmethod
     def make(
-        cls, *, quick: bool, sizes: list | None, batches: list | None, rounds: int, threads: int | None, lie: Lie | None
+        cls,
+        *,
+        quick: bool,
+        sizes: list | None,
+        batches: list | None,
+        rounds: int | None,
+        threads: int | None,
+        lie: Lie | None,
     ) -> "Plan":
         """Fill in what was not said.
 
@@ -68,7 +75,7 @@ class Plan(NamedTuple):
             raise Problem(f"--batch {bad[0]}: a batch is 1 to 256 images.")
         threads = threads or psutil.cpu_count(logical=False) or os.cpu_count()
         runtimes = [BASELINE, CANDIDATE] if lie else QUICK if quick else PYTORCH + ONNXRUNTIME
-        return cls(runtimes, sizes, batches, rounds, threads, lie)
+        return cls(runtimes, sizes, batches, rounds or (3 if small else 2), threads, lie)
 
     @property
     def baseline(self) -> str:

@@ -65,7 +65,7 @@ def main(
         list[int] | None, Option("--size", help="Height and width of the images.", show_default="224 448 896")
     ] = None,
     batches: Annotated[list[int] | None, Option("--batch", help="Images at once.", show_default="1 8 32")] = None,
-    rounds: Annotated[int, Option(min=1, help="Turns of each runtime.")] = 3,
+    rounds: Annotated[int | None, Option(min=1, help="Turns of each runtime.", show_default="2, quick 3")] = None,
     threads: Annotated[int | None, Option(min=1, help="Of each runtime.", show_default="physical cores")] = None,
     lie: Annotated[Lie | None, Option(help="Measure wrongly on purpose, to see what comes out.")] = None,
     output: Annotated[Path, Option(help="Folder for table, plots and all measurements.")] = Path("reports/benchmark"),

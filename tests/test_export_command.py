@@ -68,9 +68,8 @@ def test_a_checkpoint_is_named_in_the_metadata(submission, reference, tmp_path):
         (["--weights", "nowhere.pth"], "nowhere.pth is none of these"),
         (["--weights", __file__], "is not a checkpoint that torch.load can read"),
         (["--weights", "random", "--output", "/proc/models/x.onnx"], "/proc/models/x.onnx could not be written"),
-        (["--weights", "random", "--output", f"{__file__}/x.onnx"], "could not be written"),
     ],
-    ids=["offline", "architecture", "no_file", "no_checkpoint", "no_folder", "file_as_folder"],
+    ids=["offline", "architecture", "no_file", "no_checkpoint", "no_folder"],
 )
 def test_what_a_user_gets_wrong_is_one_sentence(submission, tmp_path, arguments, sentence):
     env = OFFLINE | {"TORCH_HOME": str(tmp_path)}
@@ -90,12 +89,11 @@ def test_a_checkpoint_of_another_architecture_is_one_sentence(submission, refere
     assert "Traceback" not in done.output
 
 
-@pytest.mark.parametrize(("architecture", "exporter"), [("googlenet", "dynamo"), ("squeezenet1_0", "torchscript")])
-def test_other_architectures(submission, tmp_path, architecture, exporter):
-    """googlenet has heads that only training uses; squeezenet no fully connected layer."""
-    done = run(submission, tmp_path, "--architecture", architecture, "--weights", "random", "--exporter", exporter)
+def test_another_architecture(submission, tmp_path):
+    """googlenet has heads that only training uses."""
+    done = run(submission, tmp_path, "--architecture", "googlenet", "--weights", "random")
     assert done.code == 0, done.output
-    assert metadata(tmp_path / "model.onnx")["architecture"] == architecture
+    assert metadata(tmp_path / "model.onnx")["architecture"] == "googlenet"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "killed"])

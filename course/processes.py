@@ -24,7 +24,8 @@ def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) ->
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**env, MARK: mark},
+            # Added to a mark that is there already: whoever started us must find our processes, too.
+            env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -67,7 +68,7 @@ def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if mark in process.environ().get(MARK, "").split() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:  # gone meanwhile, or somebody else's
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from course import benchmark
-from course.processes import wait
+from course.processes import marked, wait
 from serving import Problem
 
 FILE = "ex05_benchmark.py"
@@ -47,11 +47,16 @@ def test_outputs_that_differ_are_not_compared_in_speed():
             benchmark.require_equal({"pytorch eager": same, "onnxruntime dynamo": {"64": other}})
 
 
-def test_ctrl_c_leaves_neither_process_nor_half_a_report(submission, models_dir, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "killed"])
+def test_stopping_leaves_neither_process_nor_half_a_report(submission, models_dir, tmp_path, stop):
     arguments = [*SMALL, "--output", tmp_path / "report"]
     with submission.start(FILE, *arguments, env={"MODELS_DIR": str(models_dir)}) as process:
-        time.sleep(3)
-        os.killpg(process.pid, signal.SIGINT)
+        give_up = time.monotonic() + 60
+        while len(marked(process.mark)) < 2:  # the script, and the process of its first turn or of its export
+            assert time.monotonic() < give_up, process.log.read_text()
+            time.sleep(0.05)
+        os.killpg(process.pid, stop)
         assert wait(process, 30) not in (None, 0)
         assert "Traceback" not in process.log.read_text()
+    assert not marked(process.mark)
     assert not list(tmp_path.glob("report/*"))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,6 +26,14 @@ from serving import Problem
 
 PYTORCH = ["pytorch eager", "pytorch channels-last", "pytorch compile"]
 ONNXRUNTIME = ["onnxruntime dynamo", "onnxruntime torchscript", "onnxruntime lightning"]
+HEADINGS = {
+    "pytorch eager": "PyTorch\neager",
+    "pytorch channels-last": "PyTorch\nchan.\nlast",
+    "pytorch compile": "PyTorch\ncompile",
+    "onnxruntime dynamo": "ONNX\nRuntime\ndynamo",
+    "onnxruntime torchscript": "ONNX\nRuntime\ntorch\nscript",
+    "onnxruntime lightning": "ONNX\nRuntime\nlightning",
+}
 QUICK = ["pytorch eager", "pytorch channels-last", "onnxruntime dynamo"]
 BASELINE, CANDIDATE = "pytorch eager", "onnxruntime dynamo"
 TURN_LIMIT = 300  # seconds
@@ -240,39 +249,49 @@ def present(turns: list[dict]) -> list[str]:
 
 
 def print_latencies(plan: Plan, turns: list[dict], speedups: dict) -> None:
-    """Median latency of each runtime, and the speed-up with its interval."""
+    """Median latency of each runtime, and the speed-up with its interval; fits 80 columns."""
     table = Table(
         title=f"Median milliseconds for a batch, {plan.threads} threads (quartiles are in the report)",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
     )
-    table.add_column("size")
-    table.add_column("batch", justify="right")
+    table.add_column("size x\nbatch", justify="right", no_wrap=True)
     for runtime in present(turns):
-        table.add_column(runtime.replace(" ", "\n", 1), justify="right")
-    table.add_column(f"{CANDIDATE}\nover {BASELINE}\n(95% interval)", justify="right")
+        table.add_column(HEADINGS[runtime], justify="right", no_wrap=True)
+    table.add_column(f"{HEADINGS[CANDIDATE]}\nover eager\n(95% interval)", justify="right", no_wrap=True)
     for size, batch in plan.cells:
-        medians = [f"{summary(turns, runtime, (size, batch))[1]:.4g}" for runtime in present(turns)]
+        medians = [milliseconds(summary(turns, runtime, (size, batch))[1]) for runtime in present(turns)]
         ratio, low, high = speedups[size, batch]
-        table.add_row(str(size), str(batch), *medians, f"{ratio:.2f} x ({low:.2f} to {high:.2f})")
+        table.add_row(f"{size} x {batch}", *medians, f"{ratio:.2f} ({low:.2f}-{high:.2f})")
     console.print(table)
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def print_cold_starts(turns: list[dict]) -> None:
     """What a new process pays before it answers."""
-    table = Table(title="A new process: medians over the rounds", title_justify="left")
+    table = Table(title="A new process: medians over the rounds", title_justify="left", box=SIMPLE_HEAD)
     columns = {
-        "import (s)": "import_seconds",
-        "load (s)": "load_seconds",
-        "first prediction (s)": "first_prediction_seconds",
-        "memory then (MB)": "first_prediction_megabytes",
-        "peak memory (MB)": "peak_megabytes",
+        "import\n(s)": "import_seconds",
+        "load\n(s)": "load_seconds",
+        "first\nprediction\n(s)": "first_prediction_seconds",
+        "memory\nthen\n(MB)": "first_prediction_megabytes",
+        "peak\nmemory\n(MB)": "peak_megabytes",
     }
     table.add_column("runtime")
     for column in columns:
         table.add_column(column, justify="right")
     for runtime in present(turns):
         own = [turn for turn in turns if turn["runtime"] == runtime]
-        table.add_row(runtime, *(f"{np.median([turn[key] for turn in own]):.3g}" for key in columns.values()))
+        medians = {key: np.median([turn[key] for turn in own]) for key in columns.values()}
+        table.add_row(
+            runtime,
+            *(f"{value:.0f}" if key.endswith("megabytes") else f"{value:.2g}" for key, value in medians.items()),
+        )
     console.print(table)
 
 

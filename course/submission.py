@@ -172,10 +172,9 @@ class Submission:
 
     def _environment(self, extra: dict[str, str] | None) -> dict[str, str]:
         kept = {
-            name: os.environ[name] for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH") if name in os.environ
+            name: os.environ[name] for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ
         }
         own = {
-            "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "BENTOML_DO_NOT_TRACK": "True",

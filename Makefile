@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PORT ?= 3000
 IMAGE ?= data/cat.png data/coffee.png
 EX ?=
+MODEL ?=
 SUBMISSION ?=
 CPU ?=
 QUICK ?=
@@ -16,7 +17,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 PY := .venv/bin/python
 READY := .venv/.ready
-MODEL := models/resnet18.onnx
+RESNET18 := models/resnet18.onnx
+# What EX serves.
+SERVED := $(if $(filter 15 16,$(EX)),models/model_a.onnx models/model_b.onnx,$(if $(MODEL),,$(RESNET18)))
 OPTIMIZED := models/resnet18.optimized.onnx
 
 # Material for MkDocs advertises its successor at every build otherwise.
@@ -35,6 +38,7 @@ ifeq ($(EX),)
 	@echo "Variables: EX       an exercise's number, such as 04"
 	@echo "           PORT     where the service listens (3000)"
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
+	@echo "           MODEL    another of torchvision's classifiers, for export and serve (resnet18)"
 	@echo "           BROWSER=0  netron only says where to look, and opens no browser"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
@@ -50,10 +54,16 @@ endif
 setup: $(READY) ## Make .venv and install what the course needs, once             | make setup CPU=1
 	@echo "Ready. Next: make serve, and in a second terminal: make client"
 
-export: $(READY) ## Export resnet18 to models/resnet18.onnx                        | make export
+export: $(READY) ## Export what the services serve into models/, or one MODEL    | make export MODEL=alexnet
+ifeq ($(MODEL),)
 	@$(PY) solutions/ex01_export.py
+	@$(PY) solutions/ex01_export.py --architecture resnet18 --output models/model_a.onnx
+	@$(PY) solutions/ex01_export.py --architecture resnet34 --output models/model_b.onnx
+else
+	@$(PY) solutions/ex01_export.py --architecture "$(MODEL)"
+endif
 
-serve: $(READY) $(MODEL) ## Serve the model; stop with Ctrl-C                     | make serve PORT=3001
+serve: $(READY) $(SERVED) ## Serve the model; stop with Ctrl-C                     | make serve PORT=3001
 	@$(check_port)
 	@$(PY) -m course serve --ex "$(or $(EX),10)" --port $(PORT) --folder "$(or $(SUBMISSION),solutions)"
 
@@ -62,20 +72,20 @@ client: $(READY) ## Classify photographs with the running service               
 	@$(check_image)
 	@$(PY) solutions/ex10_client.py $(IMAGE) --url http://localhost:$(PORT)
 
-netron: $(READY) $(MODEL) ## Look at the graph; EX=06: and at the optimised one  | make netron BROWSER=0
+netron: $(READY) $(RESNET18) ## Look at the graph; EX=06: and at the optimised one  | make netron BROWSER=0
 	@$(check_netron)
-	@$(PY) solutions/ex03_visualize.py $(MODEL) $(if $(filter 6 06,$(EX)),$(OPTIMIZED)) $(if $(filter 0,$(BROWSER)),--no-browser)
+	@$(PY) solutions/ex03_visualize.py $(RESNET18) $(if $(filter 6 06,$(EX)),$(OPTIMIZED)) $(if $(filter 0,$(BROWSER)),--no-browser)
 
-check: $(READY) $(MODEL) ## Check your own work in exercises/, all or one          | make check EX=04
+check: $(READY) $(RESNET18) ## Check your own work in exercises/, all or one          | make check EX=04
 	@$(PY) -m course check $(EX)
 
 list: $(READY) ## All exercises                                                   | make list
 	@$(PY) -m course list
 
-benchmark: $(READY) $(MODEL) ## PyTorch against ONNX Runtime; QUICK=1 is a minute | make benchmark QUICK=1
+benchmark: $(READY) $(RESNET18) ## PyTorch against ONNX Runtime; QUICK=1 is a minute | make benchmark QUICK=1
 	@$(PY) solutions/ex05_benchmark.py $(if $(QUICK),--quick) $(if $(LIE),--lie "$(LIE)")
 
-optimize: $(READY) $(MODEL) ## Optimise the graph, show what became of it; QUICK=1 | make optimize QUICK=1
+optimize: $(READY) $(RESNET18) ## Optimise the graph, show what became of it; QUICK=1 | make optimize QUICK=1
 	@$(PY) solutions/ex06_optimize.py $(if $(QUICK),--quick)
 
 large-model: $(READY) ## Why big models are two files: one over 2 GB, made now    | make large-model
@@ -87,14 +97,14 @@ docs: $(READY) ## Read the course page in a browser                             
 ##@ For instructors
 
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
-	@$(PY) -m pytest $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
 
 ##@ For maintainers
 
-figures: $(READY) $(MODEL) ## Measure start-up, memory and agreement              | make figures
+figures: $(READY) $(RESNET18) ## Measure start-up, memory and agreement              | make figures
 	@$(PY) -m course figures
 
-compare-services: $(READY) $(MODEL) ## Exercises 09 and 10 under the same load  | make compare-services
+compare-services: $(READY) $(RESNET18) ## Exercises 09 and 10 under the same load  | make compare-services
 	@$(PY) -m course compare-services
 
 lint: $(READY) ## Ruff's checks, and its format                                   | make lint
@@ -126,8 +136,14 @@ $(READY): requirements.txt requirements-serving.txt
 	@$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(MODEL): | $(READY)
+$(RESNET18): | $(READY)
 	@$(PY) solutions/ex01_export.py
+
+# The two models of exercises 15 and 16.
+models/model_a.onnx: | $(READY)
+	@$(PY) solutions/ex01_export.py --architecture resnet18 --output $@
+models/model_b.onnx: | $(READY)
+	@$(PY) solutions/ex01_export.py --architecture resnet34 --output $@
 
 check_python = "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
   { echo "PYTHON=$(PYTHON): Python 3.11 or newer is needed. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }

@@ -1,6 +1,7 @@
 """The commands of `python -m course`, which the Makefile calls."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +76,7 @@ def serve(
 ) -> None:
     """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
     exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if file.endswith(("_service.py", "_fastapi.py"))), None)
+    file = next((file for file in exercise.files if is_service(ROOT / "solutions" / file)), None)
     if file is None:
         raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
     if not (folder / file).is_file():
@@ -94,6 +95,11 @@ def serve(
     console.print(f"[bold]bentoml serve {service} {' '.join(options)}[/]")
     console.print(f"Swagger: http://localhost:{port}   In a second terminal: make client   Stop: Ctrl-C")
     os.execve(sys.executable, command, os.environ | {"BENTOML_DO_NOT_TRACK": "True"})
+
+
+def is_service(path: Path) -> bool:
+    """Whether a solution's file holds a BentoML service or an ASGI application."""
+    return path.suffix == ".py" and bool(re.search("^(class ImageClassifierService|app = )", path.read_text(), re.M))
 
 
 @app.command()

@@ -11,7 +11,8 @@ import pytest
 
 from course import ROOT
 
-POINTS = pytest.StashKey[dict]()
+# By test: the file, the points that it is worth, whether it passed.
+RESULTS: dict[str, tuple[str, float, bool]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[POINTS] = {}
+    RESULTS.clear()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background jobs deaf to Ctrl-C; what the tests start would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,14 +43,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if report.skipped and item.config.getoption("--no-skips"):
         report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
-    marker = item.get_closest_marker("points")
-    if marker and (report.when == "call" or not report.passed):
-        item.config.stash[POINTS][item.nodeid] = (item.path.stem, marker.args[0], report.passed)
+    if marker := item.get_closest_marker("points"):
+        report.user_properties.append(("points", (item.path.stem, marker.args[0])))
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Also called, with pytest-xdist, by the process that hands out the tests: the reports come to it."""
+    points = dict(report.user_properties).get("points")
+    if points and (report.when == "call" or not report.passed):
+        RESULTS[report.nodeid] = (*points, report.passed)
+
+
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    results = config.stash[POINTS].values()
+    results = RESULTS.values()
     if results:
         terminalreporter.section("points")
     for stem in sorted({stem for stem, _, _ in results}):

@@ -172,7 +172,9 @@ class Submission:
 
     def _environment(self, extra: dict[str, str] | None) -> dict[str, str]:
         kept = {
-            name: os.environ[name] for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH")
+            if name in os.environ
         }
         own = {
             "PYTHONUNBUFFERED": "1",

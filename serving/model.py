@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +12,38 @@ from serving import Problem
 
 # Beside this package, wherever that was copied to; never relative to the current directory.
 MODELS_DIR = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
-MODEL_PATH = MODELS_DIR / "resnet18.onnx"
+MODEL_PATH = MODELS_DIR / f"{os.environ.get('MODEL') or 'resnet18'}.onnx"
+# Two models for one image, in exercises 15 and 16: resnet18 and resnet34.
+MODEL_A_PATH = MODELS_DIR / "model_a.onnx"
+MODEL_B_PATH = MODELS_DIR / "model_b.onnx"
 
 
 class BadModel(Problem):
     """The model file cannot be served; the message says why and what to do."""
 
 
-def open_model(path: Path = MODEL_PATH) -> ort.InferenceSession:
+def open_model(
+    path: Path = MODEL_PATH, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> ort.InferenceSession:
     """Load a model file and make sure that it keeps the contract of models/README.md.
+
+    Args:
+        path: an ONNX file.
+        threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
+        providers: execution providers in order of preference.
 
     Raises:
         BadModel: missing, not an ONNX model, other inputs or outputs than the contract's, no labels.
     """
     if not path.is_file():
-        raise BadModel(f"There is no model at {path}. Run `make export` first.")
+        raise BadModel(f"There is no model at {path}. Run `{_export_command(path)}` first.")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
         reason = str(error).splitlines()[0]
-        raise BadModel(f"{path} cannot be loaded: {reason}. Run `make export` to make it anew.") from error
+        raise BadModel(f"{path} cannot be loaded: {reason}. Run `{_export_command(path)}` to make it anew.") from error
     model_input, model_output = session.get_inputs()[0], session.get_outputs()[0]
     if isinstance(model_input.shape[0], int):
         raise BadModel(f"{path} takes batches of {model_input.shape[0]} only: export it with a dynamic batch axis.")
@@ -42,9 +55,14 @@ def open_model(path: Path = MODEL_PATH) -> ort.InferenceSession:
     if len(labels(session)) != model_output.shape[1]:
         raise BadModel(
             f"{path} has {len(labels(session))} labels in its metadata for {model_output.shape[1]} outputs. "
-            "Run `make export` to make it anew."
+            f"Run `{_export_command(path)}` to make it anew."
         )
     return session
+
+
+def _export_command(path: Path) -> str:
+    known = path.parent != MODELS_DIR or path.name in ("resnet18.onnx", MODEL_A_PATH.name, MODEL_B_PATH.name)
+    return "make export" if known else f"make export MODEL={path.stem}"
 
 
 def labels(session: ort.InferenceSession) -> list[str]:
@@ -73,6 +91,10 @@ def top5(logits: np.ndarray, names: list[str]) -> list[dict]:
     Returns:
         five of {"label": str, "probability": float}.
     """
-    probabilities = softmax(logits)
+    return best5(softmax(logits), names)
+
+
+def best5(probabilities: np.ndarray, names: list[str]) -> list[dict]:
+    """As top5(), from probabilities: a float32 array of shape (classes,)."""
     best = np.argsort(probabilities)[::-1][:5]
     return [{"label": names[i], "probability": float(probabilities[i])} for i in best]

@@ -1,5 +1,6 @@
 """Checks what callers send as a tensor, before any array is made of it."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,25 @@ def as_batch(value: Any) -> np.ndarray:
     if not np.isfinite(batch).all():
         raise ValueError(f"expected finite {EXPECTED}, got NaN, infinity or numbers too large for float32")
     return batch
+
+
+def read_npy(body: bytes) -> np.ndarray:
+    """Turn a .npy file, what numpy.save() writes, into the model's input: a fifth of the JSON, and no parsing.
+
+    Returns:
+        float32 array of shape (batch, 3, 224, 224).
+
+    Raises:
+        ValueError: not a .npy file, Python objects instead of numbers, or what as_batch() refuses.
+    """
+    try:
+        # Never pickles: loading one runs whatever its sender wrote into it.
+        array = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"expected a .npy file with {EXPECTED}, got {len(body)} bytes that are none") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"expected a .npy file with {EXPECTED}, got an archive of several arrays")
+    return as_batch(array)
 
 
 def _check_nested(value: Any, shape: tuple[int, ...], where: str) -> None:

@@ -1,11 +1,13 @@
 """What every test can ask for."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from course import ROOT
 from course.submission import Submission
@@ -25,11 +27,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
 
 @pytest.fixture(scope="session")
 def models_dir(pytestconfig: pytest.Config) -> Path:
-    """A folder with a real resnet18.onnx, its weights random with a seed that nobody else uses. Kept for the next run."""
-    makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py")
+    """A folder with real models, kept for the next run: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
+
+    Their weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
+    """
+    makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
     folder = pytestconfig.cache.mkdir(f"models-{made_from}")
-    if not (folder / "resnet18.onnx").exists():
-        command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", "7"]
-        subprocess.run([*command, "--output", folder / "resnet18.onnx"], cwd=ROOT, check=True, timeout=200)
+    with FileLock(folder / "lock"):  # several processes run tests
+        for name, seed in (("resnet18", "7"), ("model_b", "8")):
+            if not (folder / f"{name}.onnx").exists():
+                command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", seed]
+                subprocess.run([*command, "--output", folder / f"{name}.onnx"], cwd=ROOT, check=True, timeout=200)
+        if not (folder / "model_a.onnx").exists():
+            os.link(folder / "resnet18.onnx", folder / "model_a.onnx")
     return folder

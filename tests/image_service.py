@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from bad_input import CAT
+from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT
 from PIL import Image
 
 from course.submission import Server, expect
@@ -75,3 +75,29 @@ def assert_still_serves(server: Server, when: str) -> None:
         expected="200: bad input is refused, and the next caller is served",
         hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
     )
+
+
+def assert_refuses_bad_images(server: Server) -> None:
+    """POST /classify with everything that is no image."""
+    for kind, make in BAD_IMAGES.items():
+        response = server.request("POST", "/classify", content=make(), headers={"content-type": "image/png"})
+        assert_refused(server, f"POST /classify with {kind.replace('_', ' ')}", response)
+    response = server.request("POST", "/classify", content=CAT.read_bytes().ljust(11 * 2**20, b" "))
+    assert_refused(server, "POST /classify with 11 MiB", response, statuses=(413,))
+    response = server.request("POST", "/classify", files={"image": CAT.read_bytes()})
+    assert_refused(server, "POST /classify with a form", response)
+
+
+def assert_refuses_bad_tensors(server: Server) -> None:
+    """POST /predict with every tensor and every JSON that it cannot take."""
+    bodies = {kind: json.dumps({"image": make()}) for kind, make in BAD_TENSORS.items()} | BAD_JSON
+    for kind, body in bodies.items():
+        response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
+        expect(
+            response.status_code in (400, 422) and response.headers["content-type"].startswith("application/json"),
+            called=f"POST /predict with {kind.replace('_', ' ')}",
+            got=f"{response.status_code} {response.text[:300]}",
+            expected="400 or 422, with JSON that says what is wrong",
+            hint=f"BeforeValidator(as_batch) in the annotation of `image`.{server.last_words()}",
+        )
+    assert_still_serves(server, "after bad tensors")

@@ -1,0 +1,236 @@
+"""What every service must stand while it is busy: a killed worker, SIGTERM, too many callers, a new model file."""
+
+import asyncio
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+from bad_input import CAT
+
+from course.processes import marked, wait
+from course.submission import Server, Submission, expect, fail
+
+CLIENTS = 8
+BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
+
+
+class Answer(NamedTuple):
+    """What one request came to."""
+
+    begun: float  # time.monotonic()
+    status: int  # 0: no answer
+    text: str  # the answer's body, or why there was none
+
+
+def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT.read_bytes()) -> Answer:
+    """Send one request and never raise."""
+    begun = time.monotonic()
+    try:
+        response = client.post(server.url + path, content=body)
+    except httpx.HTTPError as error:
+        return Answer(begun, 0, repr(error))
+    return Answer(begun, response.status_code, response.text)
+
+
+def answers(server: Server, requests: int, clients: int = CLIENTS, **options) -> list[Answer]:
+    """Send so many requests from so many clients, each of which keeps its connection."""
+
+    def one_client(number: int) -> list[Answer]:
+        with httpx.Client(timeout=60) as client:
+            return [ask(client, server, **options) for _ in range(requests // clients)]
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for own in pool.map(one_client, range(clients)) for answer in own]
+
+
+@contextmanager
+def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
+    """Clients that send one request after the other during the block; each stops after an answer that is none."""
+    given: list[Answer] = []
+    stop = threading.Event()
+
+    def one_client() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not stop.is_set():
+                given.append(ask(client, server, **options))
+                if given[-1].status == 0 and server.process.poll() is not None:
+                    return
+
+    threads = [threading.Thread(target=one_client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield given
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def wait_for(answered: list[Answer], more: int, server: Server) -> None:
+    """Until so many more requests were answered with 200."""
+    wanted = Counter(answer.status for answer in answered)[200] + more
+    give_up = time.monotonic() + 60
+    while Counter(answer.status for answer in answered)[200] < wanted:
+        if time.monotonic() > give_up:
+            fail(f"The service answers no more under load: {tally(answered)}.{server.last_words()}")
+        time.sleep(0.05)
+
+
+def tally(answered: list[Answer]) -> str:
+    """How often each status came, and one of the bodies that were not 200."""
+    counts = ", ".join(f"{number} x {status}" for status, number in Counter(one.status for one in answered).items())
+    bad = next((f"; {one.text[:300]}" for one in answered if one.status != 200), "")
+    return counts + bad
+
+
+def workers(server: Server, service: str = "ImageClassifierService") -> list[psutil.Process]:
+    """The worker processes of one of the server's services."""
+    found = []
+    for process in marked(server.process.mark):
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
+            found.append(process)
+    return found
+
+
+def assert_survives_a_killed_worker(server: Server, service: str = "ImageClassifierService") -> None:
+    """SIGKILL for one worker under load costs at most what it held; another takes its place within BACK_AGAIN s."""
+    before = workers(server, service)
+    called = f"kill -KILL (a worker of {service}) while {CLIENTS} clients classify"
+    hint = "restart_dead_workers_quickly() from serving.http; nothing that the next worker needs may be lost"
+    if not before:
+        fail(f"{called}: there is no process with --service-name {service}.{server.last_words()}")
+    with load(server) as answered:
+        wait_for(answered, 5, server)
+        before[0].kill()
+        give_up = time.monotonic() + BACK_AGAIN
+        while (
+            not (now := [one for one in workers(server, service) if one not in before]) and time.monotonic() < give_up
+        ):
+            time.sleep(0.1)
+        expect(
+            len(now) == 1,
+            called=called,
+            got=f"after {BACK_AGAIN} s no new process",
+            expected=f"{len(before)} workers again within {BACK_AGAIN} s",
+            hint=hint,
+        )
+        wait_for(answered, 2 * CLIENTS, server)
+    lost = [answer for answer in answered if answer.status != 200]
+    expect(
+        len(lost) <= CLIENTS,
+        called=called,
+        got=tally(answered),
+        expected=f"200 for all but the {CLIENTS} requests that it may have held",
+        hint=hint,
+    )
+
+
+def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str]) -> None:
+    """SIGTERM under load: what was sent before it is answered, the service ends, nothing is left running.
+
+    What comes after SIGTERM finds nobody who accepts it: the connection is refused or reset, never half answered.
+    """
+    with submission.serve(file, env=env) as server, load(server) as answered:
+        wait_for(answered, 2 * CLIENTS, server)
+        ended_from = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        code = wait(server.process, ENDED)
+        left = marked(server.process.mark)
+    called = f"kill -TERM (bentoml serve {Path(file).stem}) while {CLIENTS} clients classify"
+    expect(
+        code is not None and not left,
+        called=called,
+        got=f"exit code {code}, processes left: {left}",
+        expected=f"ended within {ENDED} s, with all its workers",
+        hint="do not catch SIGTERM; end what you start in @bentoml.on_shutdown",
+    )
+    dropped = [one for one in answered if one.status != 200 and (one.begun < ended_from or one.status != 0)]
+    expect(
+        not dropped,
+        called=called,
+        got=f"{tally(dropped)} for requests that were sent before{server.last_words() if dropped else ''}",
+        expected="200 for all of them",
+        hint="a dependency must not stop before the service that needs it has answered",
+    )
+
+
+def assert_answers_overload(server: Server, requests: int = 400) -> None:
+    """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200."""
+
+    async def crowd() -> list[tuple[float, int, str]]:
+        limits = httpx.Limits(max_connections=requests)
+        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+
+            async def one() -> tuple[float, int, str]:
+                response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
+                return time.monotonic(), response.status_code, response.text
+
+            return await asyncio.gather(*(one() for _ in range(requests)))
+
+    called = f"{requests} POST /classify at once"
+    try:
+        got = asyncio.run(crowd())
+    except httpx.HTTPError as error:
+        fail(f"{called}: a connection was dropped: {error!r}.{server.last_words()}")
+    counts = Counter(status for _, status, _ in got)
+    refused = [(ended, text) for ended, status, text in got if status in (429, 503)]
+    served = [ended for ended, status, _ in got if status == 200]
+    expect(
+        set(counts) <= {200, 429, 503} and bool(refused) and bool(served) and all(text.strip() for _, text in refused),
+        called=called,
+        got=f"{dict(counts)}, the first refusal: {refused[0][1][:200] if refused else None}",
+        expected="some 200, and 429 or 503 with a body that says so for those over the bound",
+        hint=f'traffic={{"max_concurrency": 256}} in @bentoml.service.{server.last_words()}',
+    )
+    expect(
+        min(ended for ended, _ in refused) < max(served),
+        called=called,
+        got="the refusals came after all answers",
+        expected="refused at once, not after waiting in the queue",
+        hint='traffic={"max_concurrency": 256} in @bentoml.service',
+    )
+
+
+def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "resnet18.onnx") -> None:
+    """Another file takes the model's place under load: every answer stays 200, and what it was.
+
+    folder: the MODELS_DIR of this server alone; it must hold model_b.onnx.
+    """
+    called = f"another model takes the place of {name} while {CLIENTS} clients classify"
+    with httpx.Client(timeout=60) as client:
+        before = ask(client, server)
+    with load(server) as answered:
+        wait_for(answered, 5, server)
+        shutil.copy(folder / "model_b.onnx", folder / "new")
+        os.replace(folder / "new", folder / name)
+        wait_for(answered, 2 * CLIENTS, server)
+    different = [one for one in answered if one.status != 200 or one.text != before.text]
+    expect(
+        not different,
+        called=called,
+        got=tally(different),
+        expected=f"200 with the same labels as before: {before.text[:200]}",
+        hint="load the model once, in __init__; the next start takes the new file",
+    )
+
+
+def own_copy(models_dir: Path, folder: Path) -> Path:
+    """Links to all models in a folder of one's own: replacing one there leaves models_dir as it is."""
+    for model in models_dir.glob("*.onnx"):
+        (folder / model.name).symlink_to(model)
+    return folder

@@ -36,8 +36,8 @@ MODEL_SERVICE = {
     "threads": CORES,
     # BentoML's own limits, 100 requests and 300 s, close connections on which others still wait for their answer.
     "runner_connection": {"max_requests": 1_000_000, "max_age": 86400.0},
-    # Less than the entry's: it has time left to say which model it was that did not answer.
-    "traffic": {"timeout": 15},
+    # Longer than a worker takes to be replaced; less than the entry's 30, which has time left to say what failed.
+    "traffic": {"timeout": 10},
 }
 logger = logging.getLogger("bentoml.pipeline")
 
@@ -123,6 +123,7 @@ class ImageClassifierService:
             try:
                 return await model.probabilities(images=batch)
             except ClientError:
+                await asyncio.sleep(0.1)  # until every connection to the dead worker is known to be closed
                 return await model.probabilities(images=batch)
         except (ClientError, TimeoutError, BentoMLException) as error:
             logger.error("%s failed: %r", name, error)

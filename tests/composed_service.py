@@ -16,12 +16,13 @@ from under_load import CLIENTS, answers, ask, tally, workers
 from course.submission import Server, Submission, expect, fail
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
+BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
 
 
-def small_models(folder: Path, **white: str) -> Path:
-    """A MODELS_DIR with models that answer in a millisecond, but for white images: white=small_model's by file."""
+def small_models(folder: Path, **traps: dict[str, str]) -> Path:
+    """A MODELS_DIR with models that answer in a millisecond; traps, by name: what small_model makes of an image."""
     for seed, name in enumerate(("resnet18", "model_a", "model_b")):
-        small_model(folder / f"{name}.onnx", seed=seed, white=white.get(name))
+        small_model(folder / f"{name}.onnx", seed=seed, **traps.get(name, {}))
     return folder
 
 

@@ -30,7 +30,7 @@ SERVICE = "ex14_sequential.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return small_models(tmp_path_factory.mktemp("models"), resnet18="slow")
+    return small_models(tmp_path_factory.mktemp("models"), resnet18={"white": "slow"})
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ SERVICE = "ex15_concurrent.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return small_models(tmp_path_factory.mktemp("models"), model_a="slow", model_b="slow")
+    return small_models(tmp_path_factory.mktemp("models"), model_a={"white": "slow"}, model_b={"white": "slow"})
 
 
 @pytest.fixture(scope="module")

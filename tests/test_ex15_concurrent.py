@@ -159,7 +159,7 @@ def test_survives_a_killed_worker(server, service):
     assert_survives_a_killed_worker(server, service)
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(1)
 def test_a_new_model_file_harms_nobody(server, folder):
     assert_unharmed_by_a_new_model(server, folder, "model_a.onnx")
 

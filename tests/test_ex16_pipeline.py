@@ -95,7 +95,9 @@ def assert_names(server, response: httpx.Response, guilty: str, called: str) -> 
 
 @pytest.mark.points(1)
 @pytest.mark.parametrize(
-    ("image", "guilty", "what"), [(WHITE, "model_b", "cannot run"), (BLACK, "model_a", "gives NaN")], ids=["error", "nan"]
+    ("image", "guilty", "what"),
+    [(WHITE, "model_b", "cannot run"), (BLACK, "model_a", "gives NaN")],
+    ids=["error", "nan"],
 )
 def test_names_the_model_that_fails(server, image, guilty, what):
     response = server.request("POST", "/classify", content=image)

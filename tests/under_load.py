@@ -151,9 +151,7 @@ def assert_survives_a_killed_worker(
     )
 
 
-def assert_finishes_on_sigterm(
-    submission: Submission, file: str, env: dict[str, str], clients: int = CLIENTS
-) -> None:
+def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str], clients: int = CLIENTS) -> None:
     """SIGTERM under load: what was sent before it is answered, the service ends, nothing is left running.
 
     What comes after SIGTERM finds nobody who accepts it: the connection is refused or reset, never half answered.

@@ -117,13 +117,15 @@ def stop_dependencies_last() -> None:
     """At SIGTERM, let the entry service finish its requests before the services that it asks are told to stop.
 
     BentoML 1.4.39 tells all of them at once, and what the entry has accepted then asks a service that no longer
-    listens. There is no setting for it. Call this while the service's module is imported, which the supervisor
-    does, too.
+    listens. And it waits a day for a worker that does not end: here the entry's are killed after 35 s, when no
+    request can be left, those of its dependencies after 5. There is no setting for either. Call this while the
+    service's module is imported, which the supervisor does, too.
     """
     from circus.arbiter import Arbiter
 
     async def stop_watchers(arbiter: Arbiter, close_output_streams: bool = False, **_: object) -> None:
         for watcher in sorted(arbiter.watchers, key=lambda watcher: watcher.name != "service"):  # the entry's name
+            watcher.graceful_timeout = 35 if watcher.name == "service" else 5
             await watcher._stop(close_output_streams)
 
     Arbiter._stop_watchers = stop_watchers

@@ -42,7 +42,8 @@ class Preprocessing:
 
     @bentoml.api
     def prepare(self, file: bytes) -> np.ndarray:
-        """The file as (1, 3, 224, 224) float32. BentoML runs a `def` in a thread: the event loop stays free."""
+        """The file as (1, 3, 224, 224) float32."""
+        # BentoML runs a `def` in a thread. In an `async def` this would stop the event loop.
         try:
             return preprocess(open_image(file))
         except BadImage as error:

@@ -128,7 +128,8 @@ class ImageClassifierService:
 
 
 def combined(a: dict, b: dict) -> np.ndarray:
-    """The mean of probabilities, each model's vote of equal weight. A mean of logits is none: their scales differ."""
+    """One answer made of two; each model's vote has equal weight."""
+    # Probabilities, not logits: the model with the larger logits would decide alone.
     return (a["probabilities"] + b["probabilities"]) / 2
 
 

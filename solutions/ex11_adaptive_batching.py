@@ -88,5 +88,5 @@ class ImageClassifierService:
 
 compute_schemas_once(ImageClassifierService)
 ImageClassifierService.add_asgi_middleware(
-    RequestLimits, max_bytes={"/predict": 64 * 2**20, "/predict_npy": 16 * 2**20, "/classify": 10 * 2**20}
+    RequestLimits, max_bytes={"/predict": 64 * 2**20, "/predict_npy": 32 * 2**20, "/classify": 10 * 2**20}
 )

@@ -30,35 +30,35 @@ JSON = ContentType("application/json")
 MOST = 256  # workers, or threads of one: more is a slip of the finger
 
 
-def how_many_workers(wanted: str, cores: int) -> int:
+def how_many_workers(wanted: str, available: int) -> int:
     """How many worker processes to start.
 
     Args:
         wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
-        cores: that this process may use.
+        available: cores that this process may use.
 
     Raises:
         BentoMLException: anything else is wanted.
     """
     if wanted == "cpu_count":
-        return cores
+        return available
     return read_number("WORKERS", wanted, least=1, otherwise="cpu_count")
 
 
-def how_many_threads(wanted: str, cores: int, workers: int) -> int:
+def how_many_threads(wanted: str, available: int, workers: int) -> int:
     """How many threads of each worker work on one operator of the model.
 
     Args:
         wanted: a number from 1 to MOST; 0: what ONNX Runtime takes by itself, as many as the machine has cores,
             in each worker; `share`: the worker's share of the cores.
-        cores: that all workers together may use.
+        available: cores that all workers together may use.
         workers: that there are.
 
     Raises:
         BentoMLException: anything else is wanted.
     """
     if wanted == "share":
-        return max(1, cores // workers)
+        return max(1, available // workers)
     return read_number("THREADS", wanted, least=0, otherwise="share")
 
 

@@ -86,10 +86,10 @@ def confined_to(number: int) -> Iterator[int]:
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize(("wanted", "right"), [("cpu_count", 6), ("3", 3)])
 def test_how_many_workers(submission, wanted, right):
-    got = submission.call(SERVICE, "how_many_workers", wanted=wanted, cores=6)
+    got = submission.call(SERVICE, "how_many_workers", wanted=wanted, available=6)
     expect(
         got == right,
-        called=f"how_many_workers({wanted!r}, cores=6)",
+        called=f"how_many_workers({wanted!r}, available=6)",
         got=got,
         expected=f"{right}",
         hint="cpu_count: one worker for each core",
@@ -98,15 +98,15 @@ def test_how_many_workers(submission, wanted, right):
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize(
-    ("wanted", "cores", "workers", "right"),
+    ("wanted", "available", "workers", "right"),
     [("share", 8, 3, 2), ("share", 2, 4, 1), ("0", 8, 2, 0), ("5", 8, 2, 5)],
     ids=["share", "more_workers_than_cores", "onnxruntimes_default", "number"],
 )
-def test_how_many_threads(submission, wanted, cores, workers, right):
-    got = submission.call(SERVICE, "how_many_threads", wanted=wanted, cores=cores, workers=workers)
+def test_how_many_threads(submission, wanted, available, workers, right):
+    got = submission.call(SERVICE, "how_many_threads", wanted=wanted, available=available, workers=workers)
     expect(
         got == right,
-        called=f"how_many_threads({wanted!r}, cores={cores}, workers={workers})",
+        called=f"how_many_threads({wanted!r}, available={available}, workers={workers})",
         got=got,
         expected=f"{right}",
         hint="all workers' threads together are at most as many as there are cores, but each has one",

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from course import ROOT, worker
+from course.manifest import solution
 from course.processes import end, free_port, running, wait
 
 
@@ -151,7 +152,7 @@ class Submission:
             yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
 
     def _existing(self, file: str) -> Path:
-        path = self.folder / file
+        path = solution(file) if self.folder == ROOT / "solutions" else self.folder / file
         if not path.is_file():
             fail(f"{file} is missing in {self.folder}.")
         return path

@@ -65,10 +65,11 @@ def steps(work: Work) -> Callable[[], list[np.ndarray]]:
 def answer(work: Work) -> dict:
     """What a server has to answer, so that nobody is fast who computes something else."""
     logits = steps(work)()
-    if work.payload != "image":
-        return {"logits": logits[0].tolist()}
-    probabilities = np.mean([softmax(one[0]) for one in logits], axis=0)
-    return {"predictions": best5(probabilities, labels(open_model(Path(work.models[0]))))}
+    # Probabilities of several models can be averaged; their logits are on scales of their own.
+    probabilities = np.mean([softmax(one) for one in logits], axis=0)
+    if work.payload == "image":
+        return {"predictions": best5(probabilities[0], labels(open_model(Path(work.models[0]))))}
+    return {"rows": (logits[0] if len(logits) == 1 else probabilities).tolist()}
 
 
 def ceiling(work: Work, window: float, processes: int) -> float:

@@ -140,11 +140,11 @@ def loadtest(
 
 
 @app.command()
-def compare_services() -> None:
-    """Measure exercise 09's application against exercise 10's service."""
-    from course.compare_services import print_comparison
+def crowd() -> None:
+    """Send 500 photographs at once to exercise 09's application and to exercise 10's service."""
+    from course.crowd import print_crowd
 
-    print_comparison()
+    print_crowd()
 
 
 @app.command("manifest")

@@ -126,7 +126,9 @@ def show_rates(plan: "Plan", rows: list[dict], ceilings: dict[Work, list[float]]
         table.add_row(row["service"], *shown, spread(row["of_ceiling"], 2), batches)
     console.print(table)
     for work, rates in ceilings.items():
-        console.print(f"The ceiling, {described(work)} without a server: {spread(rates, 1)} images/s".replace("\n", " "))
+        console.print(
+            f"The ceiling, {described(work)} without a server: {spread(rates, 1)} images/s".replace("\n", " ")
+        )
 
 
 def show_latencies(plan: "Plan", rows: list[dict], console: Console) -> None:

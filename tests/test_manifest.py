@@ -51,8 +51,8 @@ def test_points_of_the_tests_add_up(exercise: Exercise):
 def test_a_solution_has_all_functions_of_its_starter_with_their_docstrings(exercise: Exercise):
     """Tests call what the starter declares; a solution that renames it would teach something else."""
     for file in exercise.files:
-        starter, solution = (functions(path) for path in (ROOT / "exercises" / file, solution(file)))
-        assert starter.items() <= solution.items(), f"{file}: declared or documented differently"
+        starter, solved = (functions(path) for path in (ROOT / "exercises" / file, solution(file)))
+        assert starter.items() <= solved.items(), f"{file}: declared or documented differently"
 
 
 def functions(path: Path) -> dict[str, str]:

@@ -159,6 +159,7 @@ class Turn(NamedTuple):
 
     service: str
     round: int
+    seconds: float  # of the window in which all this was counted
     rate: float  # successful requests a second
     successes: int
     failures: dict[str, int]  # by reason
@@ -354,6 +355,7 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     return Turn(
         service=service,
         round=i,
+        seconds=closed - opened,
         rate=within(ends[good], seconds[good], opened, closed) / (closed - opened),
         successes=int((good & inside).sum()),
         failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),

@@ -167,6 +167,7 @@ class Turn(NamedTuple):
     batches: dict[str, float]  # mean requests a batch, by API
     server_cores: float
     client_cores: float
+    other_cores: float  # of everything else on this machine
     megabytes: float
 
 
@@ -346,7 +347,7 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     failures = {int(place): reason for place, reason in samples["failures"].items()}
     good = np.array([place not in failures for place in range(len(ends))], dtype=bool)
     inside = (opened < ends) & (ends <= closed)
-    elapsed = after["time"] - before["time"]
+    used = {who: (after[who] - before[who]) / (after["time"] - before["time"]) for who in ("server", "client", "all")}
     batches = {}
     for api, (total, count) in after["batches"].items():
         total_before, count_before = before["batches"].get(api, (0, 0))
@@ -361,19 +362,22 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),
         milliseconds=[round(one * 1000, 2) for one in seconds[good & inside]],
         batches=batches,
-        server_cores=(after["server"] - before["server"]) / elapsed,
-        client_cores=(after["client"] - before["client"]) / elapsed,
+        server_cores=used["server"],
+        client_cores=used["client"],
+        other_cores=max(0, used["all"] - used["server"] - used["client"]),
         megabytes=max(before["megabytes"], after["megabytes"]),
     )
 
 
 def snapshot(server: Server, client_mark: str) -> dict:
-    """Processor time and memory so far of a server and of its client, and the server's own count of its batches."""
+    """Processor time so far, memory, and the server's own count of its batches."""
     processes = marked(server.process.mark)
+    machine_wide = psutil.cpu_times()
     return {
         "time": time.monotonic(),
         "server": processor_seconds(processes),
         "client": processor_seconds(marked(client_mark)),
+        "all": sum(getattr(machine_wide, kind, 0) for kind in ("user", "nice", "system", "irq", "softirq")),
         "megabytes": megabytes(processes),
         "batches": batch_counts(server.url),
     }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from course.loadtest import Plan, Turn
 
 PERCENTILES = (50, 95, 99)
+BUSY = 0.3  # cores; the kernel's own work for the connections is about 0.1
 
 
 def show(
@@ -48,6 +49,11 @@ def show(
         " that callers who come at any time would meet.",
         soft_wrap=True,
     )
+    others = max(turn.other_cores for turn in turns)
+    if others > BUSY:
+        console.print(
+            f"Other programs took up to {others:.1f} cores meanwhile: measure again on a quiet machine.", style="yellow"
+        )
     random = [model for model, weights in taken_on["weights"].items() if weights.startswith("random")]
     if random:
         console.print(f"RANDOM weights in {', '.join(random)}: as fast as others, and meaningless.", soft_wrap=True)
@@ -112,7 +118,7 @@ def show_rates(plan: "Plan", rows: list[dict], ceilings: dict[Work, list[float]]
     """Throughput, ratios, shares of the ceiling."""
     table = Table(
         title=f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, "
-        f"{plan.rounds} rounds\nMedian (least-most) of the rounds",
+        f"{plan.rounds} round{'s' * (plan.rounds > 1)}\nMedian (least-most) of the rounds",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=0,
@@ -246,14 +252,14 @@ def plot(plan: "Plan", rows: list[dict], taken_on: dict, folder: Path) -> None:
     places = np.arange(len(rows))
     taken = (
         f"{taken_on['cpu']}, {taken_on['used_cores']} cores, {plan.users} users, payload {plan.payload}, "
-        f"{plan.rounds} rounds of {plan.duration} s"
+        f"{plan.rounds} x {plan.duration} s"
     )
 
     def save(figure, one, file: str, title: str) -> None:
         one.set(xticks=places, xticklabels=names)
-        one.set_ylim(bottom=0)
+        one.set_ylim(0, 1.2 * one.get_ylim()[1])  # room for the legend
         one.grid(axis="y", alpha=0.3)
-        one.legend(fontsize="small")
+        one.legend(fontsize="small", loc="upper right")
         figure.suptitle(f"{title}\n{taken}", fontsize="small")
         figure.savefig(folder / file, dpi=110)
         plt.close(figure)

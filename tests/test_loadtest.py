@@ -141,8 +141,22 @@ def samples(ends: list[float], seconds: list[float], failures: dict | None = Non
 
 
 def snapshots(batches_before: dict | None = None, batches_after: dict | None = None) -> tuple[dict, dict]:
-    before = {"time": 10.0, "server": 5.0, "client": 1.0, "megabytes": 300.0, "batches": batches_before or {}}
-    after = {"time": 20.0, "server": 24.0, "client": 2.0, "megabytes": 280.0, "batches": batches_after or {}}
+    before = {
+        "time": 10.0,
+        "server": 5.0,
+        "client": 1.0,
+        "all": 50.0,
+        "megabytes": 300.0,
+        "batches": batches_before or {},
+    }
+    after = {
+        "time": 20.0,
+        "server": 24.0,
+        "client": 2.0,
+        "all": 75.0,
+        "megabytes": 280.0,
+        "batches": batches_after or {},
+    }
     return before, after
 
 
@@ -167,7 +181,8 @@ def test_only_what_succeeded_within_the_window_counts():
     assert turn.rate == pytest.approx(0.2)
     assert turn.failures == {"429 busy": 2}
     assert turn.milliseconds == [500, 500]
-    assert (turn.server_cores, turn.client_cores, turn.megabytes) == pytest.approx((1.9, 0.1, 300))
+    assert (turn.server_cores, turn.client_cores, turn.other_cores) == pytest.approx((1.9, 0.1, 0.5))
+    assert turn.megabytes == 300
 
 
 def test_batches_are_those_within_the_window():

@@ -118,8 +118,8 @@ def stop_dependencies_last() -> None:
 
     BentoML 1.4.39 tells all of them at once, and what the entry has accepted then asks a service that no longer
     listens. And it waits a day for a worker that does not end: here the entry's are killed after 35 s, when no
-    request can be left, those of its dependencies after 5. There is no setting for either. Call this while the
-    service's module is imported, which the supervisor does, too.
+    request can be left, those of its dependencies after 5. There is no setting for either. Call this under
+    @bentoml.on_deployment of the entry service, which runs in the supervisor, before the workers.
     """
     from circus.arbiter import Arbiter
 
@@ -152,3 +152,15 @@ def reason(error: BentoMLException) -> str:
         return json.loads(str(error))[0]["error"]
     except (ValueError, LookupError, TypeError):
         return str(error)
+
+
+def batch_without_waiting() -> None:
+    """Run what has gathered as soon as the batch before it is done: BentoML 1.4.39 would wait for more.
+
+    It waits about as long as requests waited lately, and its own waiting is part of that: after a crowd has gone,
+    a lone caller waits for companions that do not come, request after request, many times as long as the model runs.
+    Requests that come while a batch runs make the next one; nothing else is needed. There is no setting for it.
+    """
+    from bentoml._internal.marshal.dispatcher import Optimizer
+
+    Optimizer.wait = property(lambda optimizer: 0.0, lambda optimizer, seconds: None)

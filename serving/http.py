@@ -116,19 +116,22 @@ def restart_dead_workers_quickly(seconds: float = 2) -> None:
 def stop_dependencies_last() -> None:
     """At SIGTERM, let the entry service finish its requests before the services that it asks are told to stop.
 
-    BentoML 1.4.39 tells all of them at once, and what the entry has accepted then asks a service that no longer
-    listens. And it waits a day for a worker that does not end: here the entry's are killed after 35 s, when no
-    request can be left, those of its dependencies after 5. There is no setting for either. Call this under
-    @bentoml.on_deployment of the entry service, which runs in the supervisor, before the workers.
+    BentoML 1.4.39 first removes the sockets between services, then tells all of them to stop: what the entry has
+    accepted finds nobody to ask. And it waits a day for a worker that does not end: here the entry's are killed after
+    35 s, when no request can be left, those of its dependencies after 5. There is no setting for any of this. Call
+    it under @bentoml.on_deployment of the entry service, which runs in the supervisor, before the workers.
     """
-    from circus.arbiter import Arbiter
+    from bentoml._internal.utils.circus import Arbiter
 
     async def stop_watchers(arbiter: Arbiter, close_output_streams: bool = False, **_: object) -> None:
         for watcher in sorted(arbiter.watchers, key=lambda watcher: watcher.name != "service"):  # the entry's name
             watcher.graceful_timeout = 35 if watcher.name == "service" else 5
             await watcher._stop(close_output_streams)
+        if arbiter._stopping:  # not merely starting again
+            arbiter.exit_stack.close()  # which removes the sockets
 
     Arbiter._stop_watchers = stop_watchers
+    Arbiter.stop = Arbiter.__base__.stop  # circus's own: BentoML's would remove them first
 
 
 async def all_ready(*dependencies: Any, seconds: float = 1) -> bool:

@@ -33,10 +33,13 @@ assert all(spec.model_json_schema() is schema for spec, schema in zip(specs, aft
     "the entry service is stopped first, its dependencies when it has ended": """
 import asyncio
 from types import SimpleNamespace
-from circus.arbiter import Arbiter
+from contextlib import ExitStack
+from bentoml._internal.utils.circus import Arbiter
 from serving.http import stop_dependencies_last
 
 told = []
+sockets = ExitStack()
+sockets.callback(told.append, "sockets removed")
 
 def watcher(name):
     async def _stop(close_output_streams):
@@ -47,9 +50,11 @@ def watcher(name):
 
 watchers = [watcher(name) for name in ("service_ModelA", "service_ModelB", "service")]
 stop_dependencies_last()
-asyncio.run(Arbiter._stop_watchers(SimpleNamespace(watchers=watchers), close_output_streams=True))
+stop_dependencies_last()
+arbiter = SimpleNamespace(watchers=watchers, exit_stack=sockets, _stopping=True)
+asyncio.run(Arbiter._stop_watchers(arbiter, close_output_streams=True))
 names = ("service", "service_ModelA", "service_ModelB")
-assert told == [(name, moment) for name in names for moment in ("told", "ended")], told
+assert told == [(name, moment) for name in names for moment in ("told", "ended")] + ["sockets removed"], told
 assert [one.graceful_timeout for one in watchers] == [5, 5, 35]
 """,
     "a refusal of a dependency is its sentence again": """

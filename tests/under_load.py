@@ -151,18 +151,18 @@ def assert_survives_a_killed_worker(
     )
 
 
-def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str], clients: int = CLIENTS) -> None:
+def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str]) -> None:
     """SIGTERM under load: what was sent before it is answered, the service ends, nothing is left running.
 
     What comes after SIGTERM finds nobody who accepts it: the connection is refused or reset, never half answered.
     """
-    with submission.serve(file, env=env) as server, load(server, clients) as answered:
-        wait_for(answered, 2 * clients, server)
+    with submission.serve(file, env=env) as server, load(server) as answered:
+        wait_for(answered, 2 * CLIENTS, server)
         ended_from = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         code = wait(server.process, ENDED)
         left = marked(server.process.mark)
-    called = f"kill -TERM (bentoml serve {Path(file).stem}) while {clients} clients classify"
+    called = f"kill -TERM (bentoml serve {Path(file).stem}) while {CLIENTS} clients classify"
     expect(
         code is not None and not left,
         called=called,

@@ -18,19 +18,27 @@ def small_model(
     batch: str | int = "batch",
     height: str | int = 224,
     seed: int = 5,
+    white: str | None = None,
+    black: str | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a classifier: the means of 8 x 8 fields and three channels, then one fully connected layer.
 
     Unlike a resnet18 it is 0.8 MB and runs in a millisecond; like one it takes (batch, 3, 224, 224) and
     gives (batch, 1000), and its answer changes with crop, channel order and normalisation.
+
+    white, black: what a wholly white or black image does to it; one of the two, and one of these: "fails" when
+        it runs, gives "nan", or is "slow": takes a second or so.
     """
     weights = np.random.default_rng(seed).normal(size=(3 * 8 * 8, 1000)).astype(np.float32)
     nodes = [
         helper.make_node("AveragePool", [input_name], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], [output_name]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits" if white or black else output_name]),
     ]
+    if white or black:
+        nodes += _nothing_but_on("Identity" if white else "Neg", white or black, input_name)
+        nodes += [helper.make_node("Add", ["logits", "nothing"], [output_name])]
     graph = helper.make_graph(
         nodes,
         "small",
@@ -42,3 +50,49 @@ def small_model(
     helper.set_model_props(model, {"labels": json.dumps(LABELS), "weights": f"random seed {seed}"} | (metadata or {}))
     onnx.save(model, path)
     return path
+
+
+def _nothing_but_on(colour: str, trap: str, input_name: str) -> list[onnx.NodeProto]:
+    """Nodes that make `nothing`, the number 0, of any image but a white one, or ("Neg") a black one."""
+    is_it = [
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("Constant", [], ["limit"], value_float=1.7),
+        helper.make_node(colour, [input_name], ["pixels"]),
+        helper.make_node("ReduceMin", ["pixels"], ["least"], keepdims=0),
+        helper.make_node("Greater", ["least", "limit"], ["it"]),  # normalised, white is over 2.2, black under -1.8
+        helper.make_node("Cast", ["it"], ["times"], to=TensorProto.INT64),
+    ]
+    match trap:
+        case "fails":
+            return [
+                *is_it,
+                helper.make_node("Constant", [], ["list"], value_floats=[0.0]),
+                helper.make_node("Gather", ["list", "times"], ["nothing"]),  # there is no list[1]
+            ]
+        case "nan":
+            return [
+                *is_it,
+                helper.make_node("Where", ["it", "zero", "limit"], ["divisor"]),
+                helper.make_node("Div", ["zero", "divisor"], ["nothing"]),
+            ]
+        case "slow":
+            loop = helper.make_graph(
+                [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Abs", ["old"], ["new"])],
+                "loop",
+                [
+                    helper.make_tensor_value_info("number", TensorProto.INT64, []),
+                    helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("old", TensorProto.FLOAT, []),
+                ],
+                [
+                    helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("new", TensorProto.FLOAT, []),
+                ],
+            )
+            return [
+                *is_it,
+                helper.make_node("Constant", [], ["million"], value_int=1_000_000),
+                helper.make_node("Mul", ["times", "million"], ["loops"]),
+                helper.make_node("Loop", ["loops", "", "zero"], ["nothing"], body=loop),
+            ]
+    raise ValueError(trap)

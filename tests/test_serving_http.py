@@ -30,6 +30,36 @@ after = [spec.model_json_schema() for spec in specs]
 assert after == before and before[0] != before[1]
 assert all(spec.model_json_schema() is schema for spec, schema in zip(specs, after))
 """,
+    "the entry service is stopped first, its dependencies when it has ended": """
+import asyncio
+from types import SimpleNamespace
+from circus.arbiter import Arbiter
+from serving.http import stop_dependencies_last
+
+told = []
+
+def watcher(name):
+    async def _stop(close_output_streams):
+        told.append((name, "told"))
+        await asyncio.sleep(0.01)
+        told.append((name, "ended"))
+    return SimpleNamespace(name=name, _stop=_stop, graceful_timeout=86400)
+
+watchers = [watcher(name) for name in ("service_ModelA", "service_ModelB", "service")]
+stop_dependencies_last()
+asyncio.run(Arbiter._stop_watchers(SimpleNamespace(watchers=watchers), close_output_streams=True))
+names = ("service", "service_ModelA", "service_ModelB")
+assert told == [(name, moment) for name in names for moment in ("told", "ended")], told
+assert [one.graceful_timeout for one in watchers] == [5, 5, 35]
+""",
+    "a refusal of a dependency is its sentence again": """
+from bentoml.exceptions import InvalidArgument
+from serving.http import reason
+
+assert reason(InvalidArgument('[{"error":"expected an image"}]')) == "expected an image"
+for other in ("expected an image", '{"detail": 3}', "[]", "3", '"text"'):
+    assert reason(InvalidArgument(other)) == other
+""",
 }
 
 

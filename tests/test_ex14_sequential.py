@@ -1,0 +1,122 @@
+"""Exercise 14: a service that prepares images, and one that classifies them."""
+
+import httpx
+import onnxruntime as ort
+import pytest
+from bad_input import CAT, IMAGES
+from composed_service import (
+    WHITE,
+    assert_answers_all,
+    assert_listens_while,
+    assert_needs_its_model,
+    assert_ready_only_with,
+    assert_refuses_in_one_sentence,
+    big_image,
+    small_models,
+    stopped,
+)
+from image_service import assert_classified, assert_refuses_bad_images, best_five
+from under_load import (
+    assert_answers_overload,
+    assert_finishes_on_sigterm,
+    assert_survives_a_killed_worker,
+    assert_unharmed_by_a_new_model,
+)
+
+from course.submission import expect
+
+SERVICE = "ex14_sequential.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_models(tmp_path_factory.mktemp("models"), resnet18={"white": "slow"})
+
+
+@pytest.fixture(scope="module")
+def server(submission, folder):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(folder)}) as running:
+        yield running
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("kind", ["rgba", "sixteen_bit", "exif_rotated"])
+def test_classify_answers_the_five_best_labels(server, folder, kind):
+    data, rgb = IMAGES[kind]()
+    expected = best_five(ort.InferenceSession(folder / "resnet18.onnx"), rgb)
+    assert_classified(server, data, f"POST /classify with a {kind} image", expected)
+
+
+@pytest.mark.points(1)
+def test_another_service_prepares_the_image(server):
+    """While Preprocessing stands still, nothing is classified."""
+    with stopped(server, "Preprocessing"):
+        try:
+            got = httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
+        except httpx.ReadTimeout:
+            got = None
+    expect(
+        got is None or got.status_code == 503,
+        called="POST /classify while the worker of Preprocessing stands still (kill -STOP)",
+        got=got and f"{got.status_code} {got.text[:200]}",
+        expected="no answer before it goes on: the entry prepares no image itself",
+        hint="preprocessing = bentoml.depends(Preprocessing), and await self.preprocessing.to_async.prepare(...)",
+    )
+
+
+@pytest.mark.points(1)
+def test_refuses_bad_images(server):
+    assert_refuses_bad_images(server)
+
+
+@pytest.mark.points(1)
+def test_refuses_in_one_sentence(server):
+    assert_refuses_in_one_sentence(server)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    hint = "a `def` is run in a thread, an `async def` in the event loop, where nothing may take long."
+    assert_listens_while(server, big_image(), "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_listens_while_the_model_runs(server):
+    hint = "await to_thread.run_sync(self._run, batch) leaves the event loop free."
+    assert_listens_while(server, WHITE, "an image for which the model takes a second", hint)
+
+
+@pytest.mark.points(1)
+def test_answers_every_one_of_600_requests(server):
+    assert_answers_all(server)
+
+
+@pytest.mark.points(1)
+def test_answers_overload(server):
+    assert_answers_overload(server)
+
+
+@pytest.mark.points(1)
+def test_is_ready_only_with_its_dependency(server):
+    assert_ready_only_with(server, "Preprocessing")
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("service", ["Preprocessing", "ImageClassifierService"])
+def test_survives_a_killed_worker(server, service):
+    assert_survives_a_killed_worker(server, service)
+
+
+@pytest.mark.points(1)
+def test_a_new_model_file_harms_nobody(server, folder):
+    assert_unharmed_by_a_new_model(server, folder)
+
+
+@pytest.mark.points(1)
+def test_finishes_on_sigterm(submission, tmp_path):
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(small_models(tmp_path))}, clients=32)
+
+
+@pytest.mark.points(1)
+def test_does_not_start_without_its_model(submission, tmp_path):
+    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), "resnet18.onnx")

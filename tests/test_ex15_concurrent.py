@@ -1,0 +1,182 @@
+"""Exercise 15: two models at the same time, combined by a third service."""
+
+import threading
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+from bad_input import CAT, COFFEE, IMAGES
+from composed_service import (
+    WHITE,
+    assert_answers_all,
+    assert_listens_while,
+    assert_needs_its_model,
+    assert_ready_only_with,
+    big_image,
+    requests_counted,
+    small_models,
+    stopped,
+    wait_until,
+)
+from image_service import assert_classified, assert_refuses_bad_images, assert_refuses_bad_tensors, tensor
+from small_models import small_model
+from under_load import (
+    assert_answers_overload,
+    assert_finishes_on_sigterm,
+    assert_survives_a_killed_worker,
+    assert_unharmed_by_a_new_model,
+)
+
+from course.submission import expect
+from serving.images import preprocess
+from serving.model import best5, labels, softmax
+
+SERVICE = "ex15_concurrent.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_models(tmp_path_factory.mktemp("models"), model_a={"white": "slow"}, model_b={"white": "slow"})
+
+
+@pytest.fixture(scope="module")
+def sessions(folder):
+    """The models as they were when the server started."""
+    return [ort.InferenceSession((folder / name).read_bytes()) for name in ("model_a.onnx", "model_b.onnx")]
+
+
+@pytest.fixture(scope="module")
+def server(submission, folder):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(folder)}) as running:
+        yield running
+
+
+def mean(sessions: list[ort.InferenceSession], batch: np.ndarray) -> np.ndarray:
+    return np.mean([softmax(session.run(None, {"input": batch})[0]) for session in sessions], axis=0)
+
+
+@pytest.mark.points(2)
+def test_predict_answers_the_mean_of_the_probabilities(server, sessions):
+    images = tensor(CAT, COFFEE, CAT)
+    response = server.request("POST", "/predict", json={"image": images.tolist()})
+    expected = mean(sessions, images)
+    got = np.array(response.json()) if response.status_code == 200 else response.text
+    expect(
+        isinstance(got, np.ndarray) and got.shape == expected.shape and np.allclose(got, expected, atol=1e-4),
+        called="POST /predict with three preprocessed photographs as JSON",
+        got=got,
+        expected="the mean of both models' probabilities, (3, 1000), each row with the sum 1",
+        hint=f"softmax each model's logits first, then take the mean.{server.last_words()}",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("kind", ["rgba", "exif_rotated"])
+def test_classify_answers_the_five_best_labels(server, sessions, kind):
+    data, rgb = IMAGES[kind]()
+    expected = best5(mean(sessions, preprocess(rgb))[0], labels(sessions[0]))
+    assert_classified(server, data, f"POST /classify with a {kind} image", expected)
+
+
+@pytest.mark.points(2)
+@pytest.mark.parametrize(("late", "early"), [("ModelA", "ModelB"), ("ModelB", "ModelA")])
+def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
+    """Whoever asks one after the other waits for the first, and the second hears nothing."""
+    given = []
+    before = requests_counted(server, early)
+    with stopped(server, late):
+        thread = threading.Thread(
+            target=lambda: given.append(httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
+        )
+        thread.start()
+        answered = wait_until(lambda: requests_counted(server, early) > before, seconds=10)
+        already = len(given)
+    thread.join()
+    expect(
+        answered and not already and given[0].status_code == 200,
+        called=f"POST /classify while the worker of {late} stands still (kill -STOP), until {early} has answered",
+        got=f"{early} was {'' if answered else 'not '}asked; the answer came {'before' if already else 'after'} {late}'s",
+        expected=f"{early} answers meanwhile, and the whole when {late} goes on",
+        hint="await asyncio.gather(a, b) asks both and waits then; `await a`, `await b` asks b when a has answered",
+    )
+
+
+@pytest.mark.points(1)
+def test_timing_shows_that_both_run_at_the_same_time(server):
+    """With an image that takes each model a second."""
+    response = server.request("POST", "/classify", content=WHITE)
+    try:
+        a, b = (response.json()["timing"][name] for name in ("model_a", "model_b"))
+        overlap = min(a[1], b[1]) - max(a[0], b[0])
+        right = all(0 <= one[0] < one[1] for one in (a, b)) and overlap > 0
+    except (ValueError, LookupError, TypeError):
+        right = False
+    expect(
+        right,
+        called="POST /classify with an image that takes each model a second",
+        got=f"{response.status_code} {response.text[-300:]}",
+        expected='"timing": {"model_a": [began, ended], "model_b": [began, ended]}, milliseconds that overlap',
+        hint=f"time.monotonic() before and after session.run, in each model's service.{server.last_words()}",
+    )
+
+
+@pytest.mark.points(0.5)
+def test_refuses_bad_images(server):
+    assert_refuses_bad_images(server)
+
+
+@pytest.mark.points(0.5)
+def test_refuses_bad_tensors(server):
+    assert_refuses_bad_tensors(server)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    hint = "await to_thread.run_sync(...) leaves the event loop free."
+    assert_listens_while(server, big_image(), "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_answers_every_one_of_600_requests(server):
+    assert_answers_all(server)
+
+
+@pytest.mark.points(1)
+def test_answers_overload(server):
+    assert_answers_overload(server)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("service", ["ModelA", "ModelB"])
+def test_is_ready_only_with_its_dependencies(server, service):
+    assert_ready_only_with(server, service)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("service", ["ModelA", "ModelB", "ImageClassifierService"])
+def test_survives_a_killed_worker(server, service):
+    assert_survives_a_killed_worker(server, service)
+
+
+@pytest.mark.points(1)
+def test_a_new_model_file_harms_nobody(server, folder):
+    assert_unharmed_by_a_new_model(server, folder, "model_a.onnx")
+
+
+@pytest.mark.points(1)
+def test_finishes_on_sigterm(submission, tmp_path):
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(small_models(tmp_path))}, clients=32)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("missing", ["model_a.onnx", "model_b.onnx"])
+def test_does_not_start_without_both_models(submission, tmp_path, missing):
+    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
+
+
+@pytest.mark.points(0.5)
+def test_does_not_start_with_models_of_different_labels(submission, tmp_path):
+    folder = small_models(tmp_path)
+    small_model(folder / "model_b.onnx", metadata={"labels": '["other"' + ', "other"' * 999 + "]"})
+    assert_needs_its_model(submission, SERVICE, folder, "labels")

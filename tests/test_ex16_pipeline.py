@@ -1,0 +1,174 @@
+"""Exercise 16: preprocess, two models at once, combine, label."""
+
+import threading
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+from bad_input import CAT, IMAGES
+from composed_service import (
+    BLACK,
+    WHITE,
+    assert_answers_all,
+    assert_listens_while,
+    assert_needs_its_model,
+    assert_ready_only_with,
+    assert_refuses_in_one_sentence,
+    big_image,
+    requests_counted,
+    small_models,
+    stopped,
+    wait_until,
+)
+from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
+from small_models import small_model
+from under_load import (
+    assert_answers_overload,
+    assert_finishes_on_sigterm,
+    assert_survives_a_killed_worker,
+    assert_unharmed_by_a_new_model,
+)
+
+from course.submission import expect
+from serving.images import preprocess
+from serving.model import best5, labels, softmax
+
+SERVICE = "ex16_pipeline.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """On a white image ONNX Runtime cannot run model_b; of a black one model_a makes NaN."""
+    return small_models(tmp_path_factory.mktemp("models"), model_a={"black": "nan"}, model_b={"white": "fails"})
+
+
+@pytest.fixture(scope="module")
+def server(submission, folder):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(folder)}) as running:
+        yield running
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("kind", ["rgba", "exif_rotated"])
+def test_classify_answers_the_five_best_labels(server, folder, kind):
+    data, rgb = IMAGES[kind]()
+    sessions = [ort.InferenceSession(folder / name) for name in ("model_a.onnx", "model_b.onnx")]
+    votes = [softmax(session.run(None, {"input": preprocess(rgb)})[0][0]) for session in sessions]
+    expected = best5(np.mean(votes, axis=0), labels(sessions[0]))
+    assert_classified(server, data, f"POST /classify with a {kind} image", expected)
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize(("late", "early"), [("ModelA", "ModelB"), ("ModelB", "ModelA")])
+def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
+    given = []
+    before = requests_counted(server, early)
+    with stopped(server, late):
+        thread = threading.Thread(
+            target=lambda: given.append(httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
+        )
+        thread.start()
+        answered = wait_until(lambda: requests_counted(server, early) > before, seconds=10)
+        already = len(given)
+    thread.join()
+    expect(
+        answered and not already and given[0].status_code == 200,
+        called=f"POST /classify while the worker of {late} stands still (kill -STOP), until {early} has answered",
+        got=f"{early} was {'' if answered else 'not '}asked; the answer came {'before' if already else 'after'} {late}'s",
+        expected=f"{early} answers meanwhile, and the whole when {late} goes on",
+        hint="await asyncio.gather(a, b) asks both and waits then; `await a`, `await b` asks b when a has answered",
+    )
+
+
+def assert_names(server, response: httpx.Response, guilty: str, called: str) -> None:
+    innocent = "model_a" if guilty == "model_b" else "model_b"
+    expect(
+        response.status_code in (502, 503) and guilty in response.text and innocent not in response.text,
+        called=called,
+        got=f"{response.status_code} {response.text[:300]}",
+        expected=f"503 (or 502) with a body that names {guilty}",
+        hint="BentoML hides what a BentoMLException of 500 or more says: return a starlette JSONResponse",
+    )
+    assert_still_serves(server, f"after {called}")
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize(
+    ("image", "guilty", "what"),
+    [(WHITE, "model_b", "cannot run"), (BLACK, "model_a", "gives NaN")],
+    ids=["error", "nan"],
+)
+def test_names_the_model_that_fails(server, image, guilty, what):
+    response = server.request("POST", "/classify", content=image)
+    assert_names(server, response, guilty, f"POST /classify with an image on which {guilty} {what}")
+
+
+@pytest.mark.points(1)
+def test_names_the_model_that_does_not_answer(server):
+    with stopped(server, "ModelA"):
+        response = server.request("POST", "/classify", content=CAT.read_bytes())
+    called = "POST /classify while the worker of ModelA stands still (kill -STOP)"
+    assert_names(server, response, "model_a", called)
+
+
+@pytest.mark.points(1)
+def test_refuses_bad_images(server):
+    assert_refuses_bad_images(server)
+    assert_refuses_in_one_sentence(server)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    hint = "await to_thread.run_sync(...) leaves the event loop free."
+    assert_listens_while(server, big_image(), "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_answers_every_one_of_600_requests(server):
+    assert_answers_all(server)
+
+
+@pytest.mark.points(1)
+def test_answers_overload(server):
+    assert_answers_overload(server)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("service", ["ModelA", "ModelB"])
+def test_is_ready_only_with_its_dependencies(server, service):
+    assert_ready_only_with(server, service)
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("service", ["ModelA", "ModelB"])
+def test_a_killed_worker_of_a_model_costs_nothing(server, service):
+    assert_survives_a_killed_worker(server, service, may_lose=0)
+
+
+@pytest.mark.points(1)
+def test_survives_a_killed_worker(server):
+    assert_survives_a_killed_worker(server)
+
+
+@pytest.mark.points(1)
+def test_a_new_model_file_harms_nobody(server, folder):
+    assert_unharmed_by_a_new_model(server, folder, "model_a.onnx")
+
+
+@pytest.mark.points(1)
+def test_finishes_on_sigterm(submission, tmp_path):
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(small_models(tmp_path))}, clients=32)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("missing", ["model_a.onnx", "model_b.onnx"])
+def test_does_not_start_without_both_models(submission, tmp_path, missing):
+    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
+
+
+@pytest.mark.points(1)
+def test_does_not_start_with_models_of_different_labels(submission, tmp_path):
+    folder = small_models(tmp_path)
+    small_model(folder / "model_b.onnx", metadata={"labels": '["other"' + ', "other"' * 999 + "]"})
+    assert_needs_its_model(submission, SERVICE, folder, "labels")

@@ -17,7 +17,7 @@ class TaskBodies:
     """ASGI middleware: writes the body of a task into a file and bounds how many tasks there are at a time.
 
     BentoML keeps each submitted body for a day: as base64 in JSON in SQLite, encoded in the event loop, which
-    answers nobody meanwhile (64 MiB take half a second). With this, it keeps the name of a file: the API's
+    answers nobody meanwhile (64 MiB: three quarters of a second). With this, it keeps the name of a file: the API's
     argument is those few bytes, which body_file() turns into a path. The API deletes the file when it is done
     with it; while the file is there, the task can be retried.
 

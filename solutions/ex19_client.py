@@ -11,6 +11,7 @@ from typing import Annotated
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer import Argument, Exit, Option
@@ -43,7 +44,8 @@ def main(
                 state = _wait(client, task, console)
             except KeyboardInterrupt:
                 state = _asked(client.post("/cancel", json={"task_id": task}))
-                console.print(f"Task {task} is {state['status']}, {state['done']} of {state['total']} files were done.")
+                said = f"Task {task} is {state['status']}: {state['done']} of {state['total']} files were done."
+                console.print(said, highlight=False)
                 raise Exit(130) from None
             if state["status"] != "completed":
                 again = f" Again: python {__file__} --retry {task}" if "retry" in (state["error"] or "") else ""
@@ -120,9 +122,9 @@ def _show(result: dict, console: Console) -> None:
             refused.append(f"{name} was refused: {file['error']}")
         else:
             best = file["predictions"][0]
-            table.add_row(name, best["label"], f"{best['probability']:.1%}")
+            table.add_row(escape(name), best["label"], f"{best['probability']:.1%}")
     if table.row_count:
-        console.print(table, markup=False)
+        console.print(table)
     if result["weights"].startswith("random"):
         console.print(f"The weights are RANDOM ({result['weights']}): these labels mean nothing.", style="bold yellow")
     if refused:

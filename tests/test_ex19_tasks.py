@@ -15,6 +15,7 @@ import pytest
 from bad_input import BAD_IMAGES, CAT, COFFEE
 from image_service import (
     assert_classified,
+    assert_does_not_start,
     assert_refused,
     assert_refuses_bad_images,
     assert_still_serves,
@@ -536,18 +537,4 @@ def test_sigterm_ends_running_tasks(submission, server, models_dir):
 
 @pytest.mark.points(0.5)
 def test_does_not_start_without_a_model(submission, tmp_path):
-    give_up = time.monotonic() + 30
-    with submission.starting(SERVICE, env={"MODELS_DIR": str(tmp_path)}) as server:
-        while server.process.poll() is None:
-            log = server.log.read_text(errors="replace")
-            if time.monotonic() > give_up or "Service ImageClassifierService initialized" in log:
-                fail(f"`bentoml serve` goes on without a model that can be loaded.{server.last_words()}")
-            time.sleep(0.1)
-        code, log = server.process.returncode, server.log.read_text(errors="replace")
-    expect(
-        code != 0 and "resnet18.onnx" in log and "Traceback" not in log,
-        called="bentoml serve without models/resnet18.onnx",
-        got=f"exit code {code}: {log[-500:]}",
-        expected="a non-zero exit code within 30 s and one sentence that names the file",
-        hint="check the model under @bentoml.on_deployment and raise BentoMLException with a sentence",
-    )
+    assert_does_not_start(submission, SERVICE, {"MODELS_DIR": str(tmp_path)}, "resnet18.onnx")

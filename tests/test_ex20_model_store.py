@@ -314,6 +314,13 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
         entry = tarfile.TarInfo("../../../../escaped.txt")
         entry.size = 1
         hostile.addfile(entry, io.BytesIO(b"x"))
+    with tarfile.open(whole) as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
+        for entry in good:
+            data = bytearray(good.extractfile(entry).read()) if entry.isfile() else b""
+            if entry.name.endswith(".onnx"):
+                data[len(data) // 2] ^= 1
+            changed.addfile(entry, io.BytesIO(data))
+    other.refuses("import", tmp_path / "changed.tar", because="not what was saved")
     for name in ("text.tar", "cut.tar", "out.tar", "nowhere.tar"):
         other.refuses("import", tmp_path / name, because=name)
     expect(

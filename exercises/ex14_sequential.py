@@ -30,8 +30,6 @@ Answer = Annotated[dict, ContentType("application/json")]
 CORES = os.cpu_count() or 1
 
 log_client_errors_in_one_line()
-restart_dead_workers_quickly()
-stop_dependencies_last()
 
 
 # TODO: threads=CORES lets it prepare several images at a time, traffic={"timeout": 30} ends what hangs. And keep the
@@ -57,6 +55,8 @@ class ImageClassifierService:
     @bentoml.on_deployment
     def check_model() -> None:
         """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
+        restart_dead_workers_quickly()
+        stop_dependencies_last()
         # TODO: as in exercise 10. Its BentoMLException takes the place of this one, which only says what is left.
         raise BentoMLException("Still to do: check the model, then ask Preprocessing and run the model in classify().")
 

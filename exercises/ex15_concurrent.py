@@ -36,8 +36,6 @@ CORES = os.cpu_count() or 1
 KEEP_CONNECTIONS = {}
 
 log_client_errors_in_one_line()
-restart_dead_workers_quickly()
-stop_dependencies_last()
 
 
 class Model:
@@ -78,6 +76,8 @@ class ImageClassifierService:
     @bentoml.on_deployment
     def check_models() -> None:
         """Runs once, before any worker: without two models whose answers can be averaged there is no start."""
+        restart_dead_workers_quickly()
+        stop_dependencies_last()
         # TODO: open both models, and compare their labels. Raise BentoMLException with a sentence where one is
         # missing or broken (BadModel), or where they differ. It takes the place of this one.
         raise BentoMLException("Still to do: check both models, ask them at the same time, and combine their answers.")

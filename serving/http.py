@@ -130,8 +130,8 @@ def stop_dependencies_last() -> None:
 
     BentoML 1.4.39 tells all of them at once, and what the entry has accepted then asks a service that no longer
     listens. And it waits a day for a worker that does not end: here the entry's are killed after 35 s, when no
-    request can be left, those of its dependencies after 5. There is no setting for either. Call this while the
-    service's module is imported, which the supervisor does, too.
+    request can be left, those of its dependencies after 5. There is no setting for either. Call this under
+    @bentoml.on_deployment of the entry service, which runs in the supervisor, before the workers.
     """
     from circus.arbiter import Arbiter
 

@@ -32,8 +32,6 @@ CORES = os.cpu_count() or 1
 KEEP_CONNECTIONS = {"max_requests": 1_000_000, "max_age": 86400.0}
 
 log_client_errors_in_one_line()
-restart_dead_workers_quickly()
-stop_dependencies_last()
 
 
 @bentoml.service(threads=CORES, runner_connection=KEEP_CONNECTIONS, traffic={"timeout": 30})
@@ -59,6 +57,8 @@ class ImageClassifierService:
     @bentoml.on_deployment
     def check_model() -> None:
         """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
+        restart_dead_workers_quickly()
+        stop_dependencies_last()
         try:
             open_model()
         except BadModel as error:

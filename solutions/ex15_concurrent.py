@@ -36,8 +36,6 @@ CORES = os.cpu_count() or 1
 KEEP_CONNECTIONS = {"max_requests": 1_000_000, "max_age": 86400.0}
 
 log_client_errors_in_one_line()
-restart_dead_workers_quickly()
-stop_dependencies_last()
 
 
 class Model:
@@ -77,6 +75,8 @@ class ImageClassifierService:
     @bentoml.on_deployment
     def check_models() -> None:
         """Runs once, before any worker: without two models whose answers can be averaged there is no start."""
+        restart_dead_workers_quickly()
+        stop_dependencies_last()
         try:
             model_a, model_b = open_model(MODEL_A_PATH), open_model(MODEL_B_PATH)
         except BadModel as error:

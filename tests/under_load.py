@@ -176,7 +176,7 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
         called=called,
         got=f"{tally(dropped)} for requests that were sent before{server.last_words() if dropped else ''}",
         expected="200 for all of them",
-        hint="stop_dependencies_last() from serving.http: what was accepted still needs them",
+        hint="stop_dependencies_last() under @bentoml.on_deployment: what was accepted still needs them",
     )
 
 

@@ -22,6 +22,7 @@ from image_service import (
     best_five,
     tensor,
 )
+from locust_runs import assert_counts_refusals, assert_does_not_wait, assert_sends_each_payload
 from PIL import Image
 
 from course.submission import Server, Submission, expect, fail
@@ -255,6 +256,24 @@ def test_predict_npy_refuses_what_is_no_batch_of_images(server):
 @pytest.mark.points(0.5)
 def test_classify_refuses_what_is_no_image(server):
     assert_refuses_bad_images(server)
+
+
+# ------------------------------------------------------------------------------ the load test
+
+
+@pytest.mark.points(1)
+def test_the_locust_file_sends_each_payload(submission):
+    assert_sends_each_payload(submission)
+
+
+@pytest.mark.points(0.5)
+def test_its_users_do_not_wait_between_requests(submission):
+    assert_does_not_wait(submission)
+
+
+@pytest.mark.points(0.5)
+def test_a_refusal_is_a_failure_and_says_why(submission):
+    assert_counts_refusals(submission)
 
 
 # ------------------------------------------------------------------------------ trouble

@@ -54,7 +54,8 @@ class Comparison(NamedTuple):
 COMPARISONS = {
     "": Comparison("09 10"),
     "09": Comparison("09 10", users=8),
-    "11": Comparison("11:BATCHING=0 11", payload="npy", bare=True),
+    # While 32 run as a batch, 32 gather for the next.
+    "11": Comparison("11:BATCHING=0 11", payload="npy", users=64, bare=True),
     "13": Comparison(
         "13:WORKERS=4,THREADS=0 13:WORKERS=4 13:WORKERS=2,THREADS=0 13:WORKERS=2 13:WORKERS=1,THREADS=0 13:WORKERS=1"
     ),

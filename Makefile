@@ -9,6 +9,11 @@ EX ?=
 MODEL ?=
 SUBMISSION ?=
 CPU ?=
+USERS ?=
+DURATION ?=
+ROUNDS ?=
+SERVICES ?=
+PAYLOAD ?=
 QUICK ?=
 LIE ?=
 BROWSER ?=
@@ -26,7 +31,7 @@ OPTIMIZED := models/resnet18.optimized.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model docs test lint format docs-build manifest figures compare-services clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test lint format docs-build manifest figures crowd clean
 
 ##@ For students
 
@@ -38,11 +43,13 @@ ifeq ($(EX),)
 	@echo "Variables: EX       an exercise's number, such as 04"
 	@echo "           PORT     where the service listens (3000)"
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
-	@echo "           MODEL    another of torchvision's classifiers, for export and serve (resnet18)"
+	@echo "           MODEL    another of torchvision's classifiers, for export, serve and loadtest (resnet18)"
 	@echo "           BROWSER=0  netron only says where to look, and opens no browser"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
+	@echo "           USERS, DURATION, ROUNDS  of the load test: how many ask at a time (32), seconds (10), turns (2)"
+	@echo "           SERVICES  what it loads: '10 13:WORKERS=4,THREADS=0'; PAYLOAD  image, json or npy"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
@@ -91,6 +98,10 @@ optimize: $(READY) $(RESNET18) ## Optimise the graph, show what became of it; QU
 large-model: $(READY) ## Why big models are two files: one over 2 GB, made now    | make large-model
 	@$(PY) -m course.large_model
 
+loadtest: $(READY) $(SERVED) ## Services under load, beside the bare cores; EX=13  | make loadtest EX=13
+	@$(PY) -m course loadtest --ex "$(EX)" --services "$(SERVICES)" --payload "$(PAYLOAD)" --users "$(USERS)" \
+	  --duration "$(DURATION)" --rounds "$(ROUNDS)" --folder "$(or $(SUBMISSION),solutions)"
+
 docs: $(READY) ## Read the course page in a browser                               | make docs
 	@$(PY) -m course docs
 
@@ -104,8 +115,8 @@ test: $(READY) ## All tests, on solutions/ or on a submission                   
 figures: $(READY) $(RESNET18) ## Measure start-up, memory and agreement              | make figures
 	@$(PY) -m course figures
 
-compare-services: $(READY) $(RESNET18) ## Exercises 09 and 10 under the same load  | make compare-services
-	@$(PY) -m course compare-services
+crowd: $(READY) $(RESNET18) ## 500 photographs at once, to exercises 09 and 10   | make crowd
+	@$(PY) -m course crowd
 
 lint: $(READY) ## Ruff's checks, and its format                                   | make lint
 	@$(PY) -m ruff check .

@@ -52,7 +52,7 @@ def show(number: str) -> None:
     console.print(f"Try it    {exercise.run}")
     console.print(f"Check it  make check EX={exercise.number}")
     console.print(f"Read on   {exercise.page}, or `make docs`: what, why, and {len(exercise.hints)} hints")
-    console.print(f"Solution  {', '.join(f'solutions/{file}' for file in exercise.files)}")
+    console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def serve(
 ) -> None:
     """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
     exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if is_service(ROOT / "solutions" / file)), None)
+    file = next((file for file in exercise.files if is_service(manifest.solution(file))), None)
     if file is None:
         raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
     if not (folder / file).is_file():
@@ -120,11 +120,31 @@ def figures() -> None:
 
 
 @app.command()
-def compare_services() -> None:
-    """Measure exercise 09's application against exercise 10's service."""
-    from course.compare_services import print_comparison
+def loadtest(
+    ex: Annotated[str, Option(help="An exercise, whose prepared comparison is taken.")] = "",
+    services: Annotated[str, Option(help="Exercises with variables for them: '10 13:WORKERS=4,THREADS=0'.")] = "",
+    payload: Annotated[str, Option(help="What each request holds: image, json or npy.")] = "",
+    users: Annotated[str, Option(help="How many ask at a time (32).")] = "",
+    duration: Annotated[str, Option(help="Seconds that count, for each service and round (10).")] = "",
+    rounds: Annotated[str, Option(help="How often each service has its turn (2).")] = "",
+    folder: Annotated[Path, Option(help="Where the services are.")] = ROOT / "solutions",
+    output: Annotated[Path | None, Option(help="Where the report goes; otherwise into reports/loadtest/.")] = None,
+) -> None:
+    """Put services under the same load in turn, beside what the cores do without a server."""
+    from course.loadtest import Plan, loadtest, report_folder
 
-    print_comparison()
+    plan = Plan.make(
+        ex=ex, services=services, payload=payload, users=users, duration=duration, rounds=rounds, folder=folder
+    )
+    loadtest(plan, output or report_folder(ex))
+
+
+@app.command()
+def crowd() -> None:
+    """Send 500 photographs at once to exercise 09's application and to exercise 10's service."""
+    from course.crowd import print_crowd
+
+    print_crowd()
 
 
 @app.command("manifest")

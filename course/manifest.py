@@ -4,6 +4,7 @@ import hashlib
 import json
 import tomllib
 from functools import cache
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,7 +26,7 @@ class Exercise(BaseModel):
     part: str
     points: int
     optional: bool = False
-    files: list[str]  # the same names in exercises/ and solutions/
+    files: list[str]  # the same names in exercises/ and, solved, where solution() says
     goal: str  # one sentence
     run: str  # the command to try it with
     hints: list[str]
@@ -64,6 +65,14 @@ def find(number: str) -> Exercise:
             return exercise
     known = ", ".join(exercise.number for exercise in exercises())
     raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
+
+
+def solution(file: str) -> Path:
+    """The solution of an exercise's file: in solutions/, or, of what is no Python module, in a folder of its own.
+
+    exercises/locustfiles/ex11_locustfile.py is solved in locustfiles/ex11_locustfile.py.
+    """
+    return ROOT / file if "/" in file else ROOT / "solutions" / file
 
 
 def digest(exercise: Exercise) -> str:

@@ -44,7 +44,7 @@ def _fill(kind: str, words: str) -> str:
 
 def _card(exercise: manifest.Exercise) -> str:
     files = ", ".join(f"`exercises/{file}`" for file in exercise.files)
-    solutions = ", ".join(f"`solutions/{file}`" for file in exercise.files)
+    solutions = ", ".join(f"`{manifest.solution(file).relative_to(ROOT)}`" for file in exercise.files)
     return (
         f'!!! abstract "{exercise.points} points"\n'
         f"    {exercise.goal}\n\n"

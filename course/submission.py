@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from course import ROOT, worker
+from course.manifest import solution
 from course.processes import end, free_port, running, wait
 
 
@@ -71,8 +72,8 @@ class Submission:
         runs longer than timeout seconds, ends the interpreter, or returns anything else.
         """
         name = f"{file}: {function}({_shown(arguments)})"
-        path = self._existing(file)
-        folder = self._new_folder("call")
+        path = self.existing(file)
+        folder = self.new_folder("call")
         encoded = worker.encode(arguments, folder, "argument")
         call = {"file": str(path), "function": function, "arguments": encoded}
         (folder / "call.json").write_text(json.dumps(call))
@@ -91,7 +92,7 @@ class Submission:
 
     def run(self, file: str, *arguments: Any, timeout: float = 120, env: dict[str, str] | None = None) -> Finished:
         """Run one of its files as a script. Fails the test where it is missing, runs too long or crashes."""
-        path = self._existing(file)
+        path = self.existing(file)
         name = " ".join(["python", file, *map(str, arguments)])
         finished = self._finish([sys.executable, str(path), *map(str, arguments)], env or {}, timeout, name)
         if finished.code < 0:
@@ -101,10 +102,10 @@ class Submission:
     @contextmanager
     def start(self, file: str, *arguments: Any, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
         """Run one of its files as a script and do not wait; it is ended with the block. Its log: process.log."""
-        path = self._existing(file)
-        log = self._new_folder("run") / "log"
+        path = self.existing(file)
+        log = self.new_folder("run") / "log"
         command = [sys.executable, str(path), *map(str, arguments)]
-        with running(command, cwd=ROOT, env=self._environment(env), log=log) as process:
+        with running(command, cwd=ROOT, env=self.environment(env), log=log) as process:
             process.log = log
             yield process
 
@@ -129,48 +130,51 @@ class Submission:
     @contextmanager
     def starting(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
         """As serve(), but without waiting: for services that are meant not to start."""
-        path = self._existing(file)
-        folder = self._new_folder("serve")
+        path = self.existing(file)
+        folder = self.new_folder("serve")
         port = free_port()
         command = [sys.executable, "-m", "bentoml", "serve", f"{path.stem}:ImageClassifierService"]
         command += ["--working-dir", str(path.parent), "--host", "127.0.0.1", "--port", str(port)]
         own = {"BENTOML_HOME": str(folder / "bentoml")}
-        environment = self._environment(own | (env or {}))
+        environment = self.environment(own | (env or {}))
         with running(command, cwd=folder, env=environment, log=folder / "log") as process:
             yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
 
     @contextmanager
     def starting_app(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
         """As serve_app(), but without waiting."""
-        path = self._existing(file)
-        folder = self._new_folder("serve")
+        path = self.existing(file)
+        folder = self.new_folder("serve")
         port = free_port()
         command = [sys.executable, "-m", "uvicorn", f"{path.stem}:app", "--app-dir", str(path.parent)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
-        with running(command, cwd=folder, env=self._environment(env), log=folder / "log") as process:
+        with running(command, cwd=folder, env=self.environment(env), log=folder / "log") as process:
             yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
 
-    def _existing(self, file: str) -> Path:
-        path = self.folder / file
+    def existing(self, file: str) -> Path:
+        """Where one of its files is; fails the test where it is missing."""
+        path = solution(file) if self.folder == ROOT / "solutions" else self.folder / file
         if not path.is_file():
             fail(f"{file} is missing in {self.folder}.")
         return path
 
-    def _new_folder(self, kind: str) -> Path:
+    def new_folder(self, kind: str) -> Path:
+        """An empty folder, for what one process writes."""
         folder = self.scratch / f"{kind}-{next(self._numbers)}"
         folder.mkdir(parents=True)
         return folder
 
     def _finish(self, command: list[str], env: dict[str, str], timeout: float, name: str) -> Finished:
-        log = self._new_folder("run") / "log"
-        with running(command, cwd=ROOT, env=self._environment(env), log=log) as process:
+        log = self.new_folder("run") / "log"
+        with running(command, cwd=ROOT, env=self.environment(env), log=log) as process:
             code = wait(process, timeout)
             if code is None:
                 end(process, patience=1)
                 fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
         return Finished(code, log.read_text(errors="replace"))
 
-    def _environment(self, extra: dict[str, str] | None) -> dict[str, str]:
+    def environment(self, extra: dict[str, str] | None) -> dict[str, str]:
+        """The environment variables that its processes get: few of ours, and extra."""
         kept = {
             name: os.environ[name]
             for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH")

@@ -1,6 +1,7 @@
 """What callers send to a service that classifies images: every kind of image, and what is none."""
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
@@ -124,4 +125,52 @@ BAD_IMAGES = {
     "strip": lambda: encoded(Image.new("RGB", (1, 40_000)), "PNG"),
     "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
     "url": lambda: b"http://localhost/cat.png",
+}
+
+
+def npy(array: np.ndarray) -> bytes:
+    """What numpy.save() writes."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, image=good())
+    return buffer.getvalue()
+
+
+def npy_header(text: str) -> bytes:
+    """The first bytes of a .npy file, whatever they announce."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def npy_announcing(kind: str, shape: str) -> bytes:
+    return npy_header(f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+BAD_NPY = {
+    "nothing": b"",
+    "text": b"I am not an array.",
+    "json": b'{"image": [[]]}',
+    "magic_alone": b"\x93NUMPY",
+    "broken_header": npy_header("{'descr': '''"),
+    "deep_header": npy_header("(" * 9000),
+    "truncated": npy(good())[:100_000],
+    "more_than_memory": npy_announcing("<f4", "(1000000000000, 3, 224, 224)"),
+    "more_than_64_bits": npy_announcing("<f4", f"(1{'0' * 30}, 3, 224, 224)"),
+    "objects": npy(np.array([None], dtype=object)),
+    "pickle": b"\x80\x04K\x01.",
+    "archive": npz(),
+    "broken_archive": b"PK\x03\x04" + bytes(30),
+    "strings": npy(np.array(["cat"])),
+    "booleans": npy(good() > 0),
+    "complex": npy(good() + 0j),
+    "three_axes": npy(good()[0]),
+    "channels_last": npy(np.zeros((1, 224, 224, 3))),
+    "no_image": npy(good()[:0]),
+    "large_batch": npy(np.zeros((17, 3, 224, 224), np.uint8)),
+    "nan": npy(good() + np.nan),
+    "too_large_for_float32": npy(good() + 1e300),
 }

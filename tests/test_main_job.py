@@ -135,6 +135,8 @@ def test_a_killed_worker_comes_back(submission, models_dir):
         (["help", "EX=77"], "EX=77: no exercise has that number. There are 01"),
         (["check", "EX=x"], "EX=x: no exercise has that number."),
         (["serve", "EX=04"], "EX=04: exercise 04 has no service to serve."),
+        (["loadtest", "EX=04"], "EX=04: there are comparisons for 09"),
+        (["loadtest", "USERS=0"], "USERS=0: expected a whole number from 1 to 1000."),
         (["netron", "EX=10"], "EX=10: there are graphs to look at for EX=03"),
         (["serve", "SUBMISSION=nowhere"], "There is no nowhere/ex10_service.py."),
     ],
@@ -187,7 +189,7 @@ def test_help_lists_every_target_with_an_example():
         assert re.search(rf"^  {target} .* make {target}\b", text, re.MULTILINE), (
             f"{target} has no line with an example in:\n{text}"
         )
-    for variable in ("EX", "PORT", "IMAGE", "BROWSER", "PYTHON", "CPU", "SUBMISSION"):
+    for variable in ("EX", "PORT", "IMAGE", "BROWSER", "PYTHON", "CPU", "SUBMISSION", "USERS", "SERVICES"):
         assert variable in text
 
 

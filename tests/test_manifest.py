@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from course import ROOT
-from course.manifest import Exercise, exercises, find
+from course.manifest import Exercise, exercises, find, solution
 from course.readme import with_table
 from serving import Problem
 
@@ -28,16 +28,18 @@ def points_of(path: Path) -> float:
 
 @EACH
 def test_every_file_of_an_exercise_is_there(exercise: Exercise):
-    wanted = [f"{folder}/{file}" for folder in ("exercises", "solutions") for file in exercise.files]
-    missing = [path for path in [*wanted, exercise.test, exercise.page] if not (ROOT / path).is_file()]
+    wanted = [path for file in exercise.files for path in (ROOT / "exercises" / file, solution(file))]
+    missing = [path for path in [*wanted, ROOT / exercise.test, ROOT / exercise.page] if not path.is_file()]
     assert not missing, f"course.toml names {missing}, which are not there"
 
 
-@pytest.mark.parametrize("folder", ["exercises", "solutions"])
-def test_every_file_is_in_course_toml(folder):
-    on_disk = {path.name for path in (ROOT / folder).glob("ex[0-9][0-9]_*")}
+def test_every_file_is_in_course_toml():
     listed = {file for exercise in exercises() for file in exercise.files}
-    assert on_disk == listed
+    starters = {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("ex[0-9][0-9]_*.*")}
+    assert {str(path) for path in starters if path.suffix != ".pyc"} == listed
+    assert {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")} == {
+        file for file in listed if "/" not in file
+    }
 
 
 @EACH
@@ -49,8 +51,8 @@ def test_points_of_the_tests_add_up(exercise: Exercise):
 def test_a_solution_has_all_functions_of_its_starter_with_their_docstrings(exercise: Exercise):
     """Tests call what the starter declares; a solution that renames it would teach something else."""
     for file in exercise.files:
-        starter, solution = (functions(ROOT / folder / file) for folder in ("exercises", "solutions"))
-        assert starter.items() <= solution.items(), f"{file}: declared or documented differently"
+        starter, solved = (functions(path) for path in (ROOT / "exercises" / file, solution(file)))
+        assert starter.items() <= solved.items(), f"{file}: declared or documented differently"
 
 
 def functions(path: Path) -> dict[str, str]:
@@ -61,7 +63,7 @@ def functions(path: Path) -> dict[str, str]:
 @EACH
 def test_starters_say_what_to_do(exercise: Exercise):
     for file in exercise.files:
-        assert "TODO" not in (ROOT / "solutions" / file).read_text()
+        assert "TODO" not in solution(file).read_text()
     assert exercise.hints
 
 

@@ -1,0 +1,58 @@
+"""Exercise 11: many callers at a time, with locust.
+
+locust -f exercises/locustfiles/ex11_locustfile.py --host http://localhost:3000 --payload image
+    and then http://localhost:8089; or without the web page: --headless --users 32 --spawn-rate 32 --run-time 10s
+"""
+
+import io
+import json
+
+import numpy as np
+from locust import FastHttpUser, HttpUser, between, events, task
+
+from course import ROOT
+from serving.images import open_image, preprocess
+
+CAT = ROOT / "data" / "cat.png"
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser) -> None:
+    """What is sent: an option of the command line, and a field of the web page."""
+    parser.add_argument("--payload", choices=["image", "json", "npy"], default="image", help="What each request holds")
+
+
+@events.test_start.add_listener
+def prepare(environment, **_) -> None:
+    """Prepare the request, once for each process: what a caller computes would be missing to the server beside it."""
+    Caller.request = request_for(environment.parsed_options.payload)
+
+
+def request_for(payload: str) -> dict:
+    """The path, the headers and the body of a request.
+
+    Args:
+        payload: `image`, the photograph as a file; `json`, the preprocessed tensor as a nested list;
+            `npy`, the same tensor as numpy.save() writes it.
+
+    Returns:
+        {"url": str, "headers": {"Content-Type": str}, "data": bytes}
+    """
+    # TODO: /classify takes the file itself (image/png); /predict takes {"image": nested list} (application/json);
+    # /predict_npy takes the bytes of a .npy file (application/octet-stream).
+    raise NotImplementedError("Return the path, the headers and the body of a request.")
+
+
+# TODO: this is the load test that everybody writes first. Its users wait between their requests, so that 32 of them
+# ask for 21 images a second, however fast the server is; and HttpUser takes processor time from the server beside it.
+class Caller(HttpUser):
+    """Sends the next request as soon as the last one was answered: no `wait_time`, which would hide a fast server."""
+
+    wait_time = between(1, 2)
+    request: dict
+
+    @task
+    def send(self) -> None:
+        """Send the request; anything but 2xx is a failure, and its body says why."""
+        # TODO: self.client.post(...), with catch_response=True, so that you can say what a failure was.
+        raise NotImplementedError("Send self.request, and call response.failure(...) unless it is answered 2xx.")

@@ -1,0 +1,144 @@
+"""Runs a locust file against a server that notes what it was sent, and judges what the file did."""
+
+import io
+import json
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+import numpy as np
+from bad_input import CAT
+from image_service import tensor
+from PIL import Image
+
+from course import ROOT
+from course.processes import running, wait
+from course.submission import Submission, expect, fail
+
+FILE = "locustfiles/ex11_locustfile.py"
+PATHS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
+
+
+class Run(NamedTuple):
+    """What locust did."""
+
+    code: int
+    log: str
+    samples: dict  # what course/load_samples.py wrote
+
+
+class Received(NamedTuple):
+    path: str
+    content_type: str
+    body: bytes
+
+
+class StandIn(ThreadingHTTPServer):
+    """Takes its time, answers always the same, and keeps what it was sent."""
+
+    def __init__(self, status: int = 200, seconds: float = 0.05) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.status, self.seconds = status, seconds
+        self.received: list[Received] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept, as by a real service
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(Received(self.path, self.headers.get("Content-Type", ""), body))
+        time.sleep(self.server.seconds)
+        said = b'{"error": "the stand-in says no"}' if self.server.status >= 400 else b'{"predictions": []}'
+        head = f"HTTP/1.1 {self.server.status} Said\r\nContent-Type: application/json\r\nContent-Length: {len(said)}\r\n\r\n"
+        self.wfile.write(head.encode() + said)  # in one piece: two would wait for an acknowledgement of the first
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def stand_in(status: int = 200, seconds: float = 0.05):
+    with StandIn(status, seconds) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def run_locust(submission: Submission, url: str, *options: str, users: int = 2, seconds: float = 1) -> Run:
+    """Run the submission's locust file without its web page. Fails the test where it sends nothing."""
+    folder = submission.new_folder("locust")
+    file = submission.existing(FILE)
+    command = [sys.executable, "-m", "locust", "-f", f"{file},{ROOT / 'course' / 'load_samples.py'}", "--headless"]
+    command += ["--only-summary", "--host", url, "--users", str(users), "--spawn-rate", str(users), *options]
+    command += ["--samples", str(folder), "--warm-up", "0", "--window", str(seconds), "--stop-timeout", "5"]
+    with running(command, cwd=ROOT, env=submission.environment(None), log=folder / "log") as process:
+        code = wait(process, 60)
+    log = (folder / "log").read_text(errors="replace")
+    samples = json.loads((folder / "samples.json").read_text()) if (folder / "samples.json").exists() else None
+    if not samples or not samples["ends"]:
+        reason = [line for line in log.splitlines() if "Error" in line or "ERROR" in line] or log.splitlines()[-5:]
+        fail(f"locust -f {FILE} {' '.join(options)} sent nothing. It says: {reason[-1] if reason else 'nothing'}")
+    return Run(code, log, samples)
+
+
+def assert_sends_each_payload(submission: Submission) -> None:
+    expected = tensor(CAT)
+    for payload, path in PATHS.items():
+        with stand_in() as server:
+            run_locust(submission, server.url, "--payload", payload, seconds=0.5)
+        first = server.received[0]
+        try:
+            same = first.path == path and all(one == first for one in server.received)
+            if payload == "image":
+                same &= Image.open(io.BytesIO(first.body)).size == Image.open(CAT).size
+            else:
+                sent = json.loads(first.body)["image"] if payload == "json" else np.load(io.BytesIO(first.body))
+                same &= first.content_type == f"application/{'json' if payload == 'json' else 'octet-stream'}"
+                same &= np.allclose(sent, expected, atol=1e-4)
+        except (ValueError, LookupError, TypeError, OSError):
+            same = False
+        expect(
+            same,
+            called=f"locust -f {FILE} --payload {payload}",
+            got=f"POST {first.path} of type {first.content_type!r}, {len(first.body)} bytes: {first.body[:60]!r}",
+            expected=f"POST {path} with data/cat.png, {'as it is' if payload == 'image' else 'preprocessed'}, each time",
+            hint="request_for() says what goes where; self.client.post(**self.request, ...) sends it.",
+        )
+
+
+def assert_does_not_wait(submission: Submission) -> None:
+    """The two users' time is their requests' time; sending costs a little, waiting between them would cost nearly all."""
+    with stand_in(seconds=0.1) as server:
+        samples = run_locust(submission, server.url, "--payload", "json", seconds=2).samples
+    opened, closed = samples["window"]
+    asking = sum(
+        seconds for end, seconds in zip(samples["ends"], samples["seconds"], strict=True) if opened < end <= closed
+    )
+    share = asking / (2 * (closed - opened))
+    expect(
+        share > 0.5,
+        called=f"locust -f {FILE} --payload json --users 2, on a server that takes 0.1 s",
+        got=f"the users spent {share:.0%} of their time with a request",
+        expected="nearly all of it",
+        hint="a `wait_time` hides what the server can do: leave it out. Prepare the request once, not in the task.",
+    )
+
+
+def assert_counts_refusals(submission: Submission) -> None:
+    with stand_in(status=429) as server:
+        run = run_locust(submission, server.url, "--payload", "image", seconds=0.5)
+    told = set(run.samples["failures"].values())
+    expect(
+        len(run.samples["failures"]) == len(run.samples["ends"])
+        and run.code == 1
+        and all("429" in one and "the stand-in says no" in one for one in told),
+        called=f"locust -f {FILE}, on a server that answers 429 and says why",
+        got=f"exit code {run.code}, {len(run.samples['failures'])} failures of {len(run.samples['ends'])}: {told}",
+        expected="every request a failure, with the status and the body in its message",
+        hint="with self.client.post(..., catch_response=True) as response: ... response.failure(f'{status} {text}')",
+    )

@@ -1,0 +1,281 @@
+"""Exercise 11: requests run in batches, and nobody notices, except that it is faster."""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+import under_load
+from bad_input import BAD_NPY, CAT, COFFEE, npy
+from image_service import (
+    assert_classified,
+    assert_logits,
+    assert_refused,
+    assert_refuses_bad_images,
+    assert_refuses_bad_tensors,
+    assert_still_serves,
+    best_five,
+    tensor,
+)
+from PIL import Image
+
+from course.submission import Server, Submission, expect, fail
+
+SERVICE = "ex11_adaptive_batching.py"
+LIMIT = 32
+USERS = 200
+
+
+@pytest.fixture(scope="module")
+def own_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose model the last test replaces."""
+    return under_load.own_copy(models_dir, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, own_models: Path):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(own_models)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def session(models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(models_dir / "resnet18.onnx")
+
+
+@pytest.fixture
+def working(server: Server) -> Server:
+    """The server, once it classifies at all: what comes next would wait long for one that does not."""
+    assert_still_serves(server, "before the load")
+    return server
+
+
+def as_json(images: np.ndarray) -> bytes:
+    return json.dumps({"image": images.tolist()}).encode()
+
+
+def different_images(number: int) -> np.ndarray:
+    """No two of them alike, nor their logits: two photographs, shifted and dimmed."""
+    photographs = tensor(CAT, COFFEE).astype("float64")
+    dimmed = [np.roll(photographs[i % 2], 9 * i, axis=2) * (1 - 0.7 * i / number) for i in range(number)]
+    return np.stack(dimmed).round(3).astype("float32")  # few digits: less JSON
+
+
+def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[httpx.Response]:
+    """The answers to all bodies, in their order, from so many users at the same time."""
+
+    async def all_of_them() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=users, max_keepalive_connections=users)
+        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+            return await asyncio.gather(*(client.post(server.url + path, content=body) for body in bodies))
+
+    try:
+        return asyncio.run(all_of_them())
+    except httpx.HTTPError as error:
+        fail(f"{len(bodies)} x POST {path} from {users} users: no answer to one: {error!r}.{server.last_words()}")
+
+
+def statuses(responses: list[httpx.Response]) -> str:
+    return under_load.tally([under_load.Answer(0, one.status_code, one.text) for one in responses])
+
+
+class Batches:
+    """What the metric bentoml_service_adaptive_batch_size says of one API, since this was made."""
+
+    def __init__(self, server: Server, api: str) -> None:
+        self.server, self.api = server, api
+        self.before = self._now()
+
+    def _now(self) -> Counter:
+        """`sum`, `count`, and by upper limit the number of batches of at most so many requests."""
+        text = self.server.request("GET", "/metrics").text
+        now = Counter()
+        for name, labels, value in re.findall(r"^bentoml_service_adaptive_batch_size_(\w+){(.*)} (\S+)", text, re.M):
+            if f'method_name="{self.api}"' in labels:
+                limit = re.search(r'le="(.*?)"', labels)
+                now[float(limit[1]) if limit else name] += int(float(value))
+        return now
+
+    def read(self) -> tuple[int, int, int]:
+        """Requests that ran in batches, batches, and batches of at most LIMIT requests."""
+        now = self._now()
+        now.subtract(self.before)
+        limits = [key for key in now if isinstance(key, float) and key <= LIMIT]
+        return now["sum"], now["count"], now[max(limits, default=0)]
+
+
+# ------------------------------------------------------------------------------ one caller
+
+
+@pytest.mark.points(1)
+def test_predict_answers_the_models_logits(server, session):
+    image = tensor(CAT)
+    response = server.request("POST", "/predict", json={"image": image.tolist()})
+    called = "POST /predict with one preprocessed photograph as JSON"
+    answered(server, response, called)
+    assert_logits(response.json(), session.run(None, {"input": image})[0], called, server)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "fortran"])
+def test_predict_npy_takes_a_npy_file(server, session, kind):
+    """Of any numeric type, and with the first axis varying fastest, as MATLAB and some NumPy functions leave it."""
+    images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224))
+    array = np.asfortranarray(images, "float32") if kind == "fortran" else images.astype(kind)
+    response = server.request("POST", "/predict_npy", content=npy(array))
+    called = f"POST /predict_npy with a {kind} array of shape (5, 3, 224, 224)"
+    answered(server, response, called)
+    assert_logits(response.json(), session.run(None, {"input": images.astype("float32")})[0], called, server)
+
+
+def answered(server: Server, response: httpx.Response, called: str) -> None:
+    expect(
+        response.status_code == 200,
+        called=called,
+        got=f"{response.status_code} {response.text[:200]}",
+        expected="200",
+        hint=f"run the session on the whole batch.{server.last_words()}",
+    )
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
+def test_classify_answers_the_five_best_labels(server, session, image):
+    expected = best_five(session, Image.open(image).convert("RGB"))
+    assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
+
+
+# ------------------------------------------------------------------------------ many callers
+
+
+@pytest.mark.points(2.5)
+def test_everybody_gets_the_answer_to_his_own_images(working, session):
+    """1 to 16 images from each of 16 callers, 136 in all: batches are joined, split at their limit, and taken apart."""
+    sizes = np.random.default_rng(0).permutation(np.arange(1, 17))
+    images = np.split(different_images(136), np.cumsum(sizes)[:-1])
+    responses = at_once(working, "/predict_npy", [npy(own) for own in images], users=16)
+    for own, response in zip(images, responses, strict=True):
+        called = f"POST /predict_npy with {len(own)} images, while 15 others send theirs"
+        answered(working, response, called)
+        assert_logits(response.json(), session.run(None, {"input": own})[0], called, working)
+
+
+@pytest.mark.points(1.5)
+@pytest.mark.parametrize(("api", "encode"), [("predict", as_json), ("predict_npy", npy)], ids=["json", "npy"])
+def test_a_bad_request_harms_no_neighbour(working, session, api, encode):
+    """It is refused before the queue: the metric counts the good ones alone."""
+    good = different_images(16)
+    bad = [encode(np.zeros((1, 3, 224, 223))), encode(np.full((1, 3, 224, 224), np.nan)), encode(np.zeros((17, 1)))]
+    bodies = [body for i, one in enumerate(good) for body in (encode(one[np.newaxis]), bad[i % 3])]
+    batches = Batches(working, api)
+    responses = at_once(working, f"/{api}", bodies, users=32)
+    called = f"16 good and 16 bad POST /{api} at once"
+    expect(
+        [one.status_code for one in responses] == [200, 400] * 16,
+        called=called,
+        got=statuses(responses),
+        expected="16 x 200, 16 x 400",
+        hint=f"check in the annotation of the argument, which is read before the queue.{working.last_words()}",
+    )
+    got = np.concatenate([np.array(one.json()) for one in responses[::2]])
+    assert_logits(got, session.run(None, {"input": good})[0], called, working)
+    queued, _, _ = batches.read()
+    expect(
+        queued == 16,
+        called=f"{called}, then GET /metrics",
+        got=f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum",
+        expected="16: the good ones",
+        hint=f"@bentoml.api(batchable=True, ...); as_batch or read_npy in the annotation.{working.last_words()}",
+    )
+
+
+@pytest.mark.points(2)
+def test_batches_form_and_stay_within_the_limit(working):
+    """With one image a request, requests are rows, so the metric, which counts requests, proves both."""
+    body = npy(tensor(CAT))
+    batches = Batches(working, "predict_npy")
+    responses = at_once(working, "/predict_npy", [body] * (USERS + 100), users=USERS)
+    called = f"{len(responses)} x POST /predict_npy from {USERS} users at once"
+    expect(
+        {one.status_code for one in responses} == {200},
+        called=called,
+        got=statuses(responses),
+        expected="200 for every one",
+        hint="max_latency_ms is the time after which requests are cancelled with 503: let it be long. "
+        f'traffic={{"max_concurrency": 256}} lets all of them in.{working.last_words()}',
+    )
+    queued, number, within = batches.read()
+    expect(
+        queued == len(responses) and number == within and number <= queued / 4,
+        called=f"{called}, then GET /metrics",
+        got=f"{queued} requests in {number} batches, {within} of them of at most {LIMIT}",
+        expected=f"{len(responses)} requests, in batches of at most {LIMIT} and of far more than one",
+        hint=f"@bentoml.api(batchable=True, max_batch_size={LIMIT}, ...).{working.last_words()}",
+    )
+
+
+@pytest.mark.points(1)
+def test_batching_can_be_switched_off_to_compare(submission, working, models_dir, session):
+    images = different_images(8)
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir), "BATCHING": "0"}) as server:
+        responses = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
+        for response in responses:
+            answered(server, response, "BATCHING=0: POST /predict_npy")
+        got = np.concatenate([np.array(one.json()) for one in responses])
+        assert_logits(got, session.run(None, {"input": images})[0], "BATCHING=0: POST /predict_npy", server)
+        expect(
+            "adaptive_batch_size_count" not in server.request("GET", "/metrics").text,
+            called="BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics",
+            got="a count of batches",
+            expected="no bentoml_service_adaptive_batch_size: every request runs by itself",
+            hint="@bentoml.api(**BATCHING), where BATCHING is empty",
+        )
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.points(0.5)
+def test_predict_refuses_bad_tensors(server):
+    assert_refuses_bad_tensors(server)
+
+
+@pytest.mark.points(0.5)
+def test_predict_npy_refuses_what_is_no_batch_of_images(server):
+    for kind, body in BAD_NPY.items():
+        response = server.request("POST", "/predict_npy", content=body)
+        assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
+
+
+@pytest.mark.points(0.5)
+def test_classify_refuses_what_is_no_image(server):
+    assert_refuses_bad_images(server)
+
+
+# ------------------------------------------------------------------------------ trouble
+
+
+@pytest.mark.points(0.5)
+def test_survives_a_killed_worker(working):
+    under_load.assert_survives_a_killed_worker(working)
+
+
+@pytest.mark.points(0.5)
+def test_refuses_more_than_it_holds(working):
+    under_load.assert_answers_overload(working)
+
+
+@pytest.mark.points(0.5)
+def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, models_dir):
+    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir)})
+
+
+@pytest.mark.points(0.5)
+def test_is_unharmed_by_a_new_model(working, own_models):
+    """The last: a worker that starts after it serves the new model."""
+    under_load.assert_unharmed_by_a_new_model(working, own_models)

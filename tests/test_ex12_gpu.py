@@ -1,0 +1,120 @@
+"""Exercise 12: a service that says which execution provider it really runs on."""
+
+import onnxruntime as ort
+import pytest
+from bad_input import CAT
+from image_service import (
+    assert_classified,
+    assert_logits,
+    assert_refuses_bad_images,
+    assert_refuses_bad_tensors,
+    best_five,
+    tensor,
+)
+from PIL import Image
+from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker, workers
+
+from course.processes import wait
+from course.submission import Submission, expect, fail
+
+SERVICE = "ex12_gpu.py"
+# What a session gets here: these tests grade on machines with a GPU as well.
+HERE = next(name for name in ort.get_available_providers() if name.startswith(("CUDA", "CPU")))
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, models_dir):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def session(models_dir) -> ort.InferenceSession:
+    return ort.InferenceSession(models_dir / "resnet18.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.points(1)
+def test_says_which_provider_it_really_has(server):
+    response = server.request("POST", "/provider")
+    expect(
+        response.status_code == 200 and response.json() == {"provider": HERE, "wanted": "CUDAExecutionProvider"},
+        called="POST /provider",
+        got=f"{response.status_code} {response.text[:300]}",
+        expected=f'200 {{"provider": "{HERE}", "wanted": "CUDAExecutionProvider"}}',
+        hint=f"session.get_providers()[0] is what the session has, whatever it was asked for.{server.last_words()}",
+    )
+
+
+@pytest.mark.points(1.5)
+def test_says_so_at_start_and_warns_where_it_is_no_gpu(server):
+    lines = [line for line in server.log.read_text(errors="replace").splitlines() if HERE in line]
+    expect(
+        len(lines) == 1
+        and (HERE.startswith("CUDA") or ("WARNING" in lines[0] and "CUDAExecutionProvider" in lines[0])),
+        called="bentoml serve",
+        got=f"{len(lines)} lines in the log that name {HERE}: {lines}",
+        expected="one: a WARNING, where it is not CUDAExecutionProvider, that names both, and why_not()",
+        hint="log.warning(...) in check_provider(), which runs once, not in __init__, which runs in every worker",
+    )
+
+
+@pytest.mark.points(2.5)
+def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, models_dir, tmp_path):
+    assert_refuses_to_start(submission, {"MODELS_DIR": str(models_dir), "REQUIRE_GPU": "1"}, "REQUIRE_GPU=1")
+    assert_refuses_to_start(submission, {"MODELS_DIR": str(tmp_path)}, "There is no model")
+
+
+def assert_refuses_to_start(submission: Submission, env: dict[str, str], says: str) -> None:
+    with submission.starting(SERVICE, env={"CUDA_VISIBLE_DEVICES": "-1"} | env) as server:
+        code = wait(server.process, 40)
+        log = server.log.read_text(errors="replace")
+        expect(
+            code not in (None, 0) and says in log and "Traceback" not in log,
+            called=f"bentoml serve, where it should say: {says} ...",
+            got=f"exit code {code}.{server.last_words()}",
+            expected="a non-zero exit code, and one sentence that says what cannot be had",
+            hint="in open_session() raise BadModel; check_provider() makes it a BentoMLException, which ends the start",
+        )
+
+
+@pytest.mark.points(1)
+def test_is_given_a_gpu_of_its_own(server):
+    given = [one.environ().get("CUDA_VISIBLE_DEVICES") for one in workers(server)]
+    expect(
+        given == ["0"],
+        called="bentoml serve",
+        got=f"workers whose CUDA_VISIBLE_DEVICES is {given}",
+        expected='one worker, and for it "0": the first GPU, which no other service of this server then gets',
+        hint='resources={"gpu": 1} in @bentoml.service',
+    )
+
+
+@pytest.mark.points(1)
+def test_classifies_wherever_it_runs(server, session):
+    expected = best_five(session, Image.open(CAT).convert("RGB"))
+    assert_classified(server, CAT.read_bytes(), "POST /classify with cat.png", expected)
+
+
+@pytest.mark.points(1)
+def test_predicts_wherever_it_runs(server, session):
+    image = tensor(CAT)
+    response = server.request("POST", "/predict", json={"image": image.tolist()})
+    if response.status_code != 200:
+        fail(f"POST /predict answered {response.status_code} {response.text[:200]}.{server.last_words()}")
+    assert_logits(response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png", server)
+
+
+@pytest.mark.points(1)
+def test_refuses_bad_input(server):
+    assert_refuses_bad_images(server)
+    assert_refuses_bad_tensors(server)
+
+
+@pytest.mark.points(0.5)
+def test_survives_a_killed_worker(server):
+    assert_survives_a_killed_worker(server)
+
+
+@pytest.mark.points(0.5)
+def test_finishes_what_it_accepted_on_sigterm(submission, models_dir):
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir)})

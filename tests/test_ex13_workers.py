@@ -1,0 +1,242 @@
+"""Exercise 13: the right number of workers, each with its share of the cores, and none that needs the others."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+import under_load
+from bad_input import CAT, COFFEE
+from image_service import (
+    assert_classified,
+    assert_logits,
+    assert_refuses_bad_images,
+    assert_refuses_bad_tensors,
+    assert_still_serves,
+    best_five,
+    tensor,
+)
+from PIL import Image
+
+from course.processes import wait
+from course.submission import Server, Submission, expect
+from serving.cores import cores
+
+SERVICE = "ex13_workers.py"
+
+
+def os_threads(server: Server) -> set[int]:
+    """How many threads its workers have, once that does not change any more."""
+    give_up = time.monotonic() + 20
+    before = None
+    while (now := {one.num_threads() for one in under_load.workers(server)}) != before and time.monotonic() < give_up:
+        before = now
+        time.sleep(0.5)
+    return now
+
+
+@pytest.fixture(scope="module")
+def own_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose model the last test replaces."""
+    return under_load.own_copy(models_dir, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, own_models: Path):
+    """Three workers, each with its share of the cores."""
+    env = {"MODELS_DIR": str(own_models), "WORKERS": "3"}
+    with submission.serve(SERVICE, env=env) as running:
+        running.os_threads = os_threads(running)  # before the first request, which may start another
+        yield running
+
+
+@pytest.fixture
+def working(server: Server) -> Server:
+    """The server, once it classifies at all: what comes next would wait long for one that does not."""
+    assert_still_serves(server, "before the load")
+    return server
+
+
+@pytest.fixture(scope="module")
+def session(models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(models_dir / "resnet18.onnx")
+
+
+@contextmanager
+def confined_to_one_core() -> Iterator[int]:
+    """What is started in the block may use one core, where the system can do that, else all: so many."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield cores()
+        return
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_of_them)})
+    try:
+        yield 1
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
+# ------------------------------------------------------------------------------ how many
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize(("wanted", "right"), [("cpu_count", 6), ("3", 3)])
+def test_how_many_workers(submission, wanted, right):
+    got = submission.call(SERVICE, "how_many_workers", wanted=wanted, available=6)
+    expect(
+        got == right,
+        called=f"how_many_workers({wanted!r}, available=6)",
+        got=got,
+        expected=f"{right}",
+        hint="cpu_count: one worker for each core",
+    )
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize(
+    ("wanted", "available", "workers", "right"),
+    [("share", 8, 3, 2), ("share", 2, 4, 1), ("0", 8, 2, 0), ("5", 8, 2, 5)],
+    ids=["share", "more_workers_than_cores", "onnxruntimes_default", "number"],
+)
+def test_how_many_threads(submission, wanted, available, workers, right):
+    got = submission.call(SERVICE, "how_many_threads", wanted=wanted, available=available, workers=workers)
+    expect(
+        got == right,
+        called=f"how_many_threads({wanted!r}, available={available}, workers={workers})",
+        got=got,
+        expected=f"{right}",
+        hint="all workers' threads together are at most as many as there are cores, but each has one",
+    )
+
+
+@pytest.mark.points(1)
+def test_starts_as_many_workers_as_wanted(working):
+    got = len(under_load.workers(working))
+    expect(
+        got == 3,
+        called="WORKERS=3 bentoml serve ex13_workers:ImageClassifierService",
+        got=f"{got} worker processes",
+        expected="3",
+        hint="@bentoml.service(workers=...)",
+    )
+
+
+@pytest.mark.points(1)
+def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, working, models_dir):
+    """ONNX Runtime's threads are threads of the process: nine are eight more than one."""
+    env = {"MODELS_DIR": str(models_dir), "WORKERS": "1", "THREADS": "9"}
+    with submission.serve(SERVICE, env=env) as server:
+        got, processes = os_threads(server), len(under_load.workers(server))
+    share = max(1, cores() // 3)
+    expect(
+        processes == 1 and len(got) == 1 and got == {number + 9 - share for number in working.os_threads},
+        called="WORKERS=1 THREADS=9 bentoml serve ..., and before it WORKERS=3 bentoml serve ...",
+        got=f"{processes} worker with {got} threads, and before it three with {working.os_threads}",
+        expected=f"one, with {9 - share} more than each of the three: nine of ONNX Runtime's instead of {share}",
+        hint="open_model(threads=...) in __init__; THREADS is `share` unless the environment says otherwise",
+    )
+
+
+@pytest.mark.points(1)
+def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, models_dir):
+    """However many the machine has: here one, where processes can be confined to cores."""
+    with confined_to_one_core() as available:
+        with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as server:
+            got = len(under_load.workers(server))
+    expect(
+        got == available,
+        called=f"bentoml serve ..., without WORKERS, where {available} cores may be used",
+        got=f"{got} worker processes",
+        expected=f"{available}",
+        hint="cores() from serving.cores; BentoML's own cpu_count counts the machine's",
+    )
+
+
+@pytest.mark.points(1)
+def test_says_which_setting_is_wrong(submission, working, models_dir):
+    wrong = [("WORKERS", "two"), ("WORKERS", "0"), ("THREADS", "-1"), ("THREADS", "1.5")]
+    for name, value in wrong:
+        with submission.starting(SERVICE, env={"MODELS_DIR": str(models_dir), name: value}) as server:
+            code = wait(server.process, 30)
+            log = server.log.read_text(errors="replace")
+        expect(
+            code not in (None, 0) and f"{name}={value}" in log and "Traceback" not in log and len(log) < 500,
+            called=f"{name}={value} bentoml serve ...",
+            got=f"exit code {code}: {log[-500:]}",
+            expected=f"a non-zero exit code within 30 s, and one sentence that begins with {name}={value}",
+            hint="read_number() raises BentoMLException with such a sentence",
+        )
+
+
+# ------------------------------------------------------------------------------ what they answer
+
+
+@pytest.mark.points(1)
+def test_every_worker_answers_while_the_others_hang(working, session):
+    """All but one are stopped in turn. A hung worker costs what it has accepted; new connections go to the others."""
+    images = {image: best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
+    own = under_load.workers(working)
+    for awake in own:
+        stopped = [one for one in own if one != awake]
+        try:
+            for one in stopped:
+                one.send_signal(signal.SIGSTOP)
+            for image, expected in images.items():
+                called = f"POST /classify with {image.name}, while all workers but one are stopped"
+                assert_classified(working, image.read_bytes(), called, expected)
+        finally:
+            for one in stopped:
+                one.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.points(1)
+def test_predict_answers_the_models_logits(server, session):
+    images = tensor(CAT, COFFEE)
+    response = server.request("POST", "/predict", json={"image": images.tolist()})
+    called = "POST /predict with two preprocessed photographs as JSON"
+    expect(
+        response.status_code == 200,
+        called=called,
+        got=f"{response.status_code} {response.text[:200]}",
+        expected="200",
+        hint=f"run the session on the array.{server.last_words()}",
+    )
+    assert_logits(response.json(), session.run(None, {"input": images})[0], called, server)
+
+
+@pytest.mark.points(0.5)
+def test_predict_refuses_bad_tensors(server):
+    assert_refuses_bad_tensors(server)
+
+
+@pytest.mark.points(0.5)
+def test_classify_refuses_what_is_no_image(server):
+    assert_refuses_bad_images(server)
+
+
+# ------------------------------------------------------------------------------ trouble
+
+
+@pytest.mark.points(0.5)
+def test_survives_a_killed_worker(working):
+    under_load.assert_survives_a_killed_worker(working)
+
+
+@pytest.mark.points(0.5)
+def test_refuses_more_than_it_holds(working):
+    under_load.assert_answers_overload(working)
+
+
+@pytest.mark.points(0.5)
+def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, models_dir):
+    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir), "WORKERS": "2"})
+
+
+@pytest.mark.points(0.5)
+def test_is_unharmed_by_a_new_model(working, own_models):
+    """The last: a worker that starts after it serves the new model."""
+    under_load.assert_unharmed_by_a_new_model(working, own_models)

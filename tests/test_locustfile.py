@@ -1,0 +1,86 @@
+"""The locust file of exercise 11, on its own: with the web page, in several processes, and as a starter."""
+
+import os
+import re
+import sys
+import time
+
+import httpx
+import pytest
+from locust_runs import (
+    FILE,
+    assert_counts_refusals,
+    assert_does_not_wait,
+    assert_sends_each_payload,
+    run_locust,
+    stand_in,
+)
+
+from course import ROOT
+from course.manifest import solution
+from course.processes import free_port, running, wait
+from course.submission import Submission
+
+
+def test_sends_each_payload(submission):
+    assert_sends_each_payload(submission)
+
+
+def test_does_not_wait_between_requests(submission):
+    assert_does_not_wait(submission)
+
+
+def test_a_refusal_is_a_failure_and_says_why(submission):
+    assert_counts_refusals(submission)
+
+
+def test_drives_a_real_service(submission, models_dir):
+    with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as server:
+        run = run_locust(submission, server.url, "--payload", "image", users=4, seconds=3)
+    assert run.code == 0, run.log
+    assert len(run.samples["ends"]) > 4
+    assert not run.samples["failures"]
+    assert "predictions" in run.samples["answer"]
+
+
+def test_works_in_several_processes(submission, tmp_path):
+    port = free_port()
+    with stand_in() as server:
+        command = [sys.executable, "-m", "locust", "-f", str(solution(FILE)), "--headless", "--host", server.url]
+        command += ["--processes", "2", "--master-bind-port", str(port), "--master-port", str(port)]
+        command += ["--users", "4", "--spawn-rate", "4", "--run-time", "2s", "--payload", "npy"]
+        with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
+            assert wait(process, 60) == 0, (tmp_path / "log").read_text()
+    assert "2 workers" in (tmp_path / "log").read_text() or "index 1" in (tmp_path / "log").read_text()
+    assert {one.path for one in server.received} == {"/predict_npy"}
+
+
+def test_the_web_page_offers_the_payloads(tmp_path):
+    port = free_port()
+    with stand_in() as server:
+        command = [sys.executable, "-m", "locust", "-f", str(solution(FILE)), "--host", server.url]
+        command += ["--web-host", "127.0.0.1", "--web-port", str(port)]
+        url = f"http://127.0.0.1:{port}"
+        with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
+            give_up = time.monotonic() + 30
+            while True:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < give_up, (tmp_path / "log").read_text()
+                try:
+                    page = httpx.get(url).text
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            assert re.search(r'"payload".*"image".*"json".*"npy"', page)
+            form = {"user_count": 2, "spawn_rate": 2, "host": server.url, "payload": "json"}
+            assert httpx.post(f"{url}/swarm", data=form).json()["success"]
+            while not server.received:
+                assert time.monotonic() < give_up, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+    assert {one.path for one in server.received} == {"/predict"}
+
+
+@pytest.mark.parametrize("judge", [assert_sends_each_payload, assert_does_not_wait, assert_counts_refusals])
+def test_the_starter_says_what_is_left_to_do(judge, tmp_path):
+    with pytest.raises(pytest.fail.Exception, match="NotImplementedError: Return the path, the headers and the body"):
+        judge(Submission(ROOT / "exercises", tmp_path))

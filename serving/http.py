@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
@@ -92,8 +93,13 @@ def compute_schemas_once(service: "Service") -> None:
     the answer with its ContentType as well, or its schema is worked out each time, too.
     """
     for api in service.apis.values():
-        schema = api.input_spec.model_json_schema()
-        api.input_spec.model_json_schema = classmethod(lambda cls, schema=schema: schema)
+        api.input_spec.model_json_schema = _computed_once(api.input_spec.model_json_schema)
+
+
+def _computed_once(compute: Callable[..., dict]) -> Callable[..., dict]:
+    schema = compute()
+    # With options it is asked for by the documentation (/docs.json), once in a while.
+    return lambda **options: compute(**options) if options else schema
 
 
 def restart_dead_workers_quickly(seconds: float = 2) -> None:

@@ -139,12 +139,25 @@ def classified(server: Server, archive: bytes, called: str) -> list[dict]:
 # ------------------------------------------------------------------------------ one image
 
 
-@pytest.mark.points(0.75)
+@pytest.mark.points(0.5)
 def test_classify_answers_as_before(server, session):
     for image in (CAT, COFFEE):
         expected = best_five(session, Image.open(image).convert("RGB"))
         assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
     assert_refuses_bad_images(server)
+
+
+@pytest.mark.points(0.25)
+def test_swagger_documents_the_apis(server):
+    assert_still_serves(server, "before that")
+    got = server.request("GET", "/docs.json")
+    expect(
+        got.status_code == 200 and {ROUTE, "/progress", "/cancel", "/classify"} <= got.json().get("paths", {}).keys(),
+        called="GET /docs.json",
+        got=f"{got.status_code} {got.text[:200]}",
+        expected=f"{ROUTE}, /progress, /cancel and /classify",
+        hint=f"declare their arguments.{server.last_words()}",
+    )
 
 
 # ------------------------------------------------------------------------------ an archive

@@ -7,7 +7,6 @@ one batch after the other.
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 
 from course import ROOT
 from serving.images import open_image, preprocess
@@ -33,20 +31,14 @@ class Work(NamedTuple):
 
 
 def main(folder: Path) -> None:
-    """Do one job: {"payload", "models", "window"} or {"model", "threads", "batches", "window"}."""
+    """Do one job: {"payload", "models", "processes", "window"} or {"model", "threads", "batches", "window"}."""
     job = json.loads((folder / "job.json").read_text())
     if "batches" in job:
         result = {"rates": batch_rates(Path(job["model"]), job["threads"], job["batches"], job["window"])}
     else:
         work = Work(job["payload"], tuple(job["models"]))
-        result = {"rate": ceiling(work, job["window"], cores()), "answer": answer(work)}
+        result = {"rate": ceiling(work, job["window"], job["processes"]), "answer": answer(work)}
     (folder / "result.json").write_text(json.dumps(result))
-
-
-def cores() -> int:
-    """Physical cores that this process may use: as many threads as ONNX Runtime takes by itself."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
 def steps(work: Work) -> Callable[[], list[np.ndarray]]:

@@ -24,11 +24,12 @@ from rich.progress import Progress
 
 from course import ROOT, loadtest_report, manifest
 from course.benchmark import machine, new_folder
-from course.ceiling import Work, cores, within
+from course.ceiling import Work, within
 from course.cli import is_service
 from course.processes import marked, running, wait
 from course.submission import Server, Submission
 from serving import Problem
+from serving.cores import cores
 from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, MODELS_DIR, open_model, weights
 
 LOCUSTFILE = ROOT / "locustfiles" / "ex11_locustfile.py"
@@ -53,7 +54,8 @@ class Comparison(NamedTuple):
 COMPARISONS = {
     "": Comparison("09 10"),
     "09": Comparison("09 10", users=8),
-    "11": Comparison("11:BATCHING=0 11", payload="npy", bare=True),
+    # While 32 run as a batch, 32 gather for the next.
+    "11": Comparison("11:BATCHING=0 11", payload="npy", users=64, bare=True),
     "13": Comparison(
         "13:WORKERS=4,THREADS=0 13:WORKERS=4 13:WORKERS=2,THREADS=0 13:WORKERS=2 13:WORKERS=1,THREADS=0 13:WORKERS=1"
     ),
@@ -223,7 +225,7 @@ def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[di
             for work in plan.works:
                 title = f"the ceiling of {loadtest_report.described(work)}"
                 progress.update(task, description=f"{where}: {title}")
-                result = without_server(work._asdict() | {"window": plan.duration}, Path(name))
+                result = without_server(work._asdict() | {"processes": cores(), "window": plan.duration}, Path(name))
                 ceilings[work].append(result["rate"])
                 answers[work] = result["answer"]
                 done(f"{where}: {result['rate']:6.1f}/s  {title}")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
@@ -92,8 +93,13 @@ def compute_schemas_once(service: "Service") -> None:
     the answer with its ContentType as well, or its schema is worked out each time, too.
     """
     for api in service.apis.values():
-        schema = api.input_spec.model_json_schema()
-        api.input_spec.model_json_schema = classmethod(lambda cls, schema=schema: schema)
+        api.input_spec.model_json_schema = _computed_once(api.input_spec.model_json_schema)
+
+
+def _computed_once(compute: Callable[..., dict]) -> Callable[..., dict]:
+    schema = compute()
+    # With options it is asked for by the documentation (/docs.json), once in a while.
+    return lambda **options: compute(**options) if options else schema
 
 
 def restart_dead_workers_quickly(seconds: float = 2) -> None:
@@ -111,6 +117,18 @@ def restart_dead_workers_quickly(seconds: float = 2) -> None:
 
     if start.__name__ != start_looking_often.__name__:
         Controller.start = start_looking_often
+
+
+def batch_without_waiting() -> None:
+    """Run what has gathered as soon as the batch before it is done: BentoML 1.4.39 would wait for more.
+
+    It waits about as long as requests waited lately, and its own waiting is part of that: after a crowd has gone,
+    a lone caller waits for companions that do not come, request after request, many times as long as the model runs.
+    Requests that come while a batch runs make the next one; nothing else is needed. There is no setting for it.
+    """
+    from bentoml._internal.marshal.dispatcher import Optimizer
+
+    Optimizer.wait = property(lambda optimizer: 0.0, lambda optimizer, seconds: None)
 
 
 def stop_dependencies_last() -> None:
@@ -155,15 +173,3 @@ def reason(error: BentoMLException) -> str:
         return json.loads(str(error))[0]["error"]
     except (ValueError, LookupError, TypeError):
         return str(error)
-
-
-def batch_without_waiting() -> None:
-    """Run what has gathered as soon as the batch before it is done: BentoML 1.4.39 would wait for more.
-
-    It waits about as long as requests waited lately, and its own waiting is part of that: after a crowd has gone,
-    a lone caller waits for companions that do not come, request after request, many times as long as the model runs.
-    Requests that come while a batch runs make the next one; nothing else is needed. There is no setting for it.
-    """
-    from bentoml._internal.marshal.dispatcher import Optimizer
-
-    Optimizer.wait = property(lambda optimizer: 0.0, lambda optimizer, seconds: None)

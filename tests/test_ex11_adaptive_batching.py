@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import locust_runs
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -255,6 +256,24 @@ def test_predict_npy_refuses_what_is_no_batch_of_images(server):
 @pytest.mark.points(0.5)
 def test_classify_refuses_what_is_no_image(server):
     assert_refuses_bad_images(server)
+
+
+# ------------------------------------------------------------------------------ the load
+
+
+@pytest.mark.points(1)
+def test_the_locust_file_sends_each_payload(submission):
+    locust_runs.assert_sends_each_payload(submission)
+
+
+@pytest.mark.points(1)
+def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission):
+    locust_runs.assert_does_not_wait(submission)
+
+
+@pytest.mark.points(1)
+def test_the_locust_file_counts_refusals_as_failures(submission):
+    locust_runs.assert_counts_refusals(submission)
 
 
 # ------------------------------------------------------------------------------ trouble

@@ -144,9 +144,9 @@ def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, work
 @pytest.mark.points(1)
 def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, models_dir):
     """However many the machine has: here one, where processes can be confined to cores."""
-    with confined_to_one_core() as available:
-        with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as server:
-            got = len(under_load.workers(server))
+    environment = {"MODELS_DIR": str(models_dir)}
+    with confined_to_one_core() as available, submission.serve(SERVICE, env=environment) as server:
+        got = len(under_load.workers(server))
     expect(
         got == available,
         called=f"bentoml serve ..., without WORKERS, where {available} cores may be used",

@@ -1,4 +1,4 @@
-"""The locust file of exercise 11, on its own: with the web page, in several processes, and as a starter."""
+"""The locust file of exercise 11: on a real service, with the web page, in several processes, and as a starter."""
 
 import os
 import re
@@ -20,18 +20,6 @@ from course import ROOT
 from course.manifest import solution
 from course.processes import free_port, running, wait
 from course.submission import Submission
-
-
-def test_sends_each_payload(submission):
-    assert_sends_each_payload(submission)
-
-
-def test_does_not_wait_between_requests(submission):
-    assert_does_not_wait(submission)
-
-
-def test_a_refusal_is_a_failure_and_says_why(submission):
-    assert_counts_refusals(submission)
 
 
 def test_drives_a_real_service(submission, models_dir):

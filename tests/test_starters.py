@@ -60,6 +60,8 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
         ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
         ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
+        ("ex19_client.py", ["data"]),
+        ("ex20_model_store.py", ["save", "{models}/resnet18.onnx"]),
         ("ex21_sklearn.py", ["--output", "{tmp}/forest.onnx"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

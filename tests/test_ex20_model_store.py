@@ -1,0 +1,370 @@
+"""Exercise 20: models in BentoML's store: saved, listed, served by tag, rolled back, moved to another machine."""
+
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+from bad_input import CAT, COFFEE
+from image_service import assert_classified, assert_does_not_start, assert_refuses_bad_images, best_five
+from PIL import Image
+from under_load import (
+    assert_answers_overload,
+    assert_finishes_on_sigterm,
+    assert_survives_a_killed_worker,
+    load,
+    tally,
+    wait_for,
+)
+
+from course import ROOT
+from course.submission import Finished, Server, Submission, expect
+
+SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
+
+
+class Store:
+    """A BENTOML_HOME of its own, and the commands of exercise 20 on it: another machine."""
+
+    def __init__(self, submission: Submission, home: Path) -> None:
+        self.submission = submission
+        self.home = home
+        self.env = {"BENTOML_HOME": str(home)}
+
+    def run(self, *words: object, env: dict[str, str] | None = None) -> Finished:
+        return self.submission.run(COMMANDS, *words, env=self.env | (env or {}))
+
+    def does(self, *words: object) -> str:
+        """The output of a command that is expected to succeed."""
+        finished = self.run(*words)
+        expect(
+            finished.code == 0 and "Traceback" not in finished.output,
+            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
+            got=f"exit code {finished.code}: {finished.output[-500:]}",
+            expected="exit code 0",
+            hint="bentoml.models.create, list, get, export_model, import_model",
+        )
+        return finished.output
+
+    def tag(self, *words: object) -> str:
+        """The tag that a command printed last."""
+        output = self.does(*words)
+        found = re.findall(r"^resnet18:[a-z0-9._-]+$", output, re.MULTILINE)
+        expect(
+            bool(found),
+            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
+            got=output[-300:],
+            expected="the tag on a line of its own, such as resnet18:bc75jvhg2kdtkax4",
+            hint="print(model.tag)",
+        )
+        return found[-1]
+
+    def refuses(self, *words: object, because: str) -> None:
+        finished = self.run(*words)
+        expect(
+            finished.code == 1 and because in finished.output and "Traceback" not in finished.output,
+            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
+            got=f"exit code {finished.code}: {finished.output[-500:]}",
+            expected=f"exit code 1 and one sentence with {because!r}",
+            hint="raise Problem('...') for what a user can get wrong",
+        )
+
+    def rows(self) -> list[str]:
+        """The lines of `list` that show a version, the newest first."""
+        return rows(self.does("list"))
+
+    def versions(self) -> list[Path]:
+        """What is in the store, without a command."""
+        return sorted(self.home.glob("models/*/*/model.yaml"))
+
+
+def rows(listed: str) -> list[str]:
+    return [line for line in listed.splitlines() if re.match(r"\W*resnet18:", line)]
+
+
+@pytest.fixture(scope="module")
+def store(submission: Submission, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(submission, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def older(store: Store, models_dir: Path) -> str:
+    """The tag of a first version: weights of seed 7."""
+    return store.tag("save", models_dir / "resnet18.onnx", "--label", "stage=production", "--label", "team=vision")
+
+
+@pytest.fixture(scope="module")
+def newer(store: Store, older: str, models_dir: Path) -> str:
+    """The tag of a second version: weights of seed 8."""
+    return store.tag("save", models_dir / "model_b.onnx", "--label", "stage=trial")
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, store: Store, newer: str):
+    """Serves the latest version, for nobody says which."""
+    with submission.serve(SERVICE, env=store.env) as running:
+        yield running
+
+
+def best(model: Path) -> dict[Path, list[dict]]:
+    session = ort.InferenceSession(model)
+    return {image: best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
+
+
+def served_tag(server: Server) -> str | None:
+    """What /version says, which must be what /classify says."""
+    response = server.request("POST", "/version", json={})
+    labels = server.request("POST", "/classify", content=CAT.read_bytes())
+    try:
+        said = response.json()["tag"], labels.json()["version"]
+    except (ValueError, KeyError, TypeError):
+        said = None, None
+    expect(
+        said[0] is not None and said[0] == said[1],
+        called="POST /version, and POST /classify",
+        got=f"{response.status_code} {response.text[:200]}, and {labels.status_code} {labels.text[-200:]}",
+        expected='{"tag": "resnet18:...", ...}, and {"predictions": ..., "version": (the same tag)}',
+        hint=f"str(self.model.tag), with its exact version.{server.last_words()}",
+    )
+    return said[0]
+
+
+def assert_serves(server: Server, tag: str, model: Path, how: str) -> None:
+    got = served_tag(server)
+    expect(got == tag, called=how, got=f"/version: {got}", expected=tag, hint="bentoml.models.get(tag)")
+    for image, expected in best(model).items():
+        assert_classified(server, image.read_bytes(), f"{how}: POST /classify with {image.name}", expected)
+
+
+# ------------------------------------------------------------------------------ save and list
+
+
+@pytest.mark.points(2)
+def test_list_shows_every_version_with_what_is_known_of_it(store, older, newer):
+    got = store.rows()
+    expect(
+        len(got) == 2
+        and all(text in got[0] for text in (newer, "latest", "stage=trial", "random seed 8"))
+        and all(text in got[1] for text in (older, "stage=production", "team=vision", "random seed 7"))
+        and "latest" not in got[1],
+        called="python ex20_model_store.py list, after two times `save`",
+        got="\n".join(got),
+        expected=f"{newer} with its label and weights, marked as latest, then {older} with its own",
+        hint="labels from --label; the weights from the model's own metadata, with weights(session)",
+    )
+
+
+@pytest.mark.points(0.25)
+@pytest.mark.parametrize("kind", ["no_file", "no_model", "label_without_value", "impossible_name"])
+def test_save_refuses_what_cannot_be_served(store, newer, models_dir, tmp_path, kind):
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x0a not a model")
+    before = store.versions()
+    words, because = {
+        "no_file": ([tmp_path / "nowhere.onnx"], "There is no model"),
+        "no_model": ([tmp_path / "broken.onnx"], "cannot be loaded"),
+        "label_without_value": ([models_dir / "resnet18.onnx", "--label", "stage"], "key=value"),
+        "impossible_name": ([models_dir / "resnet18.onnx", "--name", "../../resnet18"], "not a valid"),
+    }[kind]
+    store.refuses("save", *words, because=because)
+    expect(
+        store.versions() == before,
+        called=f"the store after a `save` that was refused: {kind.replace('_', ' ')}",
+        got=store.versions(),
+        expected="what was there before",
+        hint="check before you create a version, or raise inside the `with`",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_an_interrupted_save_leaves_nothing_half_written(store, newer, models_dir, tmp_path, how):
+    """In the middle of BentoML's copying the process ends, as it would by SIGKILL, or Ctrl-C is pressed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, shutil\nfrom pathlib import Path\n"
+        "def copytree(source, place, **_):\n"
+        "    for file in Path(source).iterdir():\n"
+        "        if file.suffix == '.onnx':\n"
+        "            Path(place).mkdir(parents=True, exist_ok=True)\n"
+        "            (Path(place) / file.name).write_bytes(file.read_bytes()[:1000])\n"
+        + ("    os._exit(137)\n" if how == "killed" else "    raise KeyboardInterrupt\n")
+        + "shutil.copytree = copytree\n"
+    )
+    before = store.versions()
+    finished = store.run("save", models_dir / "resnet18.onnx", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    after = store.run("list")
+    expect(
+        finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before)),
+        called=f"`list` after a `save` that was {how} while BentoML copied the version into the store",
+        got=f"exit code {after.code}: {after.output[-600:]}",
+        expected="the versions that were there before, and no other",
+        hint="with moved_in_whole() as store, bentoml.models.create(..., _model_store=store) as model",
+    )
+
+
+# ------------------------------------------------------------------------------ serve
+
+
+@pytest.mark.points(2)
+def test_serves_the_latest_version_and_says_so(server, newer, models_dir):
+    assert_serves(server, newer, models_dir / "model_b.onnx", "bentoml serve after two times `save`")
+
+
+@pytest.mark.points(1)
+def test_version_tells_labels_and_metadata(server, newer):
+    response = server.request("POST", "/version", json={})
+    got = response.json()
+    expect(
+        response.status_code == 200
+        and got.get("labels") == {"stage": "trial"}
+        and got.get("metadata", {}).get("weights") == "random seed 8"
+        and "saved" in got,
+        called="POST /version",
+        got=f"{response.status_code} {response.text[:400]}",
+        expected='{"tag": ..., "saved": ..., "labels": {"stage": "trial"}, "metadata": {"weights": "random seed 8", ...}}',
+        hint=f"model.info has creation_time, labels and metadata.{server.last_words()}",
+    )
+
+
+@pytest.mark.points(0.5)
+def test_classify_refuses_what_is_no_image(server):
+    assert_refuses_bad_images(server)
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("tag", ["resnet18:latest", "resnet18:nosuchversion", "Not a tag!"])
+def test_does_not_start_without_its_model(submission, tmp_path, tag):
+    env = {"BENTOML_HOME": str(tmp_path), "MODEL_TAG": tag}
+    assert_does_not_start(submission, SERVICE, env, tag)
+
+
+@pytest.mark.points(0.5)
+def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, models_dir, tmp_path):
+    other = Store(submission, tmp_path)
+    tag = other.tag("save", models_dir / "resnet18.onnx")
+    file = next((tmp_path / "models").rglob("*.onnx"))
+    changed = bytearray(file.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    file.write_bytes(changed)
+    assert_does_not_start(submission, SERVICE, other.env, tag.partition(":")[2])
+
+
+# ------------------------------------------------------------------------------ roll back
+
+
+@pytest.mark.points(1.5)
+def test_a_pinned_tag_is_served_whatever_is_latest(submission, store, older, newer, models_dir):
+    with submission.serve(SERVICE, env=store.env | {"MODEL_TAG": older}) as pinned:
+        assert_serves(pinned, older, models_dir / "resnet18.onnx", f"MODEL_TAG={older} bentoml serve")
+
+
+@pytest.mark.points(2)
+def test_rollback_makes_an_earlier_version_the_latest(submission, models_dir, tmp_path):
+    store = Store(submission, tmp_path)
+    first = store.tag("save", models_dir / "resnet18.onnx", "--label", "stage=production")
+    second = store.tag("save", models_dir / "model_b.onnx")
+    back = store.tag("rollback", first)
+    got = store.rows()
+    expect(
+        all(text in got[0] for text in (back, "latest", "random seed 7", "stage=production"))
+        and len(got) == 3
+        and second in got[1]
+        and first in got[2],
+        called=f"`list` after `rollback {first}`",
+        got="\n".join(got),
+        expected=f"the file and the labels of {first} as the latest version; {second} still there",
+        hint="save the file of stored(tag) as a new version, with its labels",
+    )
+    with submission.serve(SERVICE, env=store.env) as server:
+        assert_serves(server, back, models_dir / "resnet18.onnx", "bentoml serve after `rollback`")
+    store.refuses("rollback", "resnet18:nosuchversion", because="resnet18:nosuchversion")
+
+
+# ------------------------------------------------------------------------------ another machine
+
+
+@pytest.mark.points(2)
+def test_a_version_moves_to_another_machine(submission, store, older, newer, tmp_path):
+    file, other = tmp_path / "moved.tar", Store(submission, tmp_path / "other machine")
+    other.home.mkdir()
+    store.does("export", older, file)
+    got, listed = other.tag("import", file), other.rows()
+    expect(
+        got == older
+        and len(listed) == 1
+        and all(text in listed[0] for text in (older, "team=vision", "random seed 7")),
+        called=f"`export {older} moved.tar`, `import` with another BENTOML_HOME, `list` there",
+        got=f"{got}; {listed}",
+        expected="the same tag, labels and metadata",
+        hint="bentoml.models.export_model(tag, path), bentoml.models.import_model(path)",
+    )
+    other.refuses("import", file, because="already")
+
+
+@pytest.mark.points(1)
+def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
+    other = Store(submission, tmp_path / "home")
+    other.home.mkdir()
+    whole = tmp_path / "whole.tar"
+    store.does("export", newer, whole)
+    (tmp_path / "text.tar").write_text("no archive")
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:1_000_000])
+    with tarfile.open(tmp_path / "out.tar", "w") as hostile:
+        entry = tarfile.TarInfo("../../../../escaped.txt")
+        entry.size = 1
+        hostile.addfile(entry, io.BytesIO(b"x"))
+    with tarfile.open(whole) as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
+        for entry in good:
+            data = bytearray(good.extractfile(entry).read()) if entry.isfile() else b""
+            if entry.name.endswith(".onnx"):
+                data[len(data) // 2] ^= 1
+            changed.addfile(entry, io.BytesIO(data))
+    other.refuses("import", tmp_path / "changed.tar", because="not what was saved")
+    for name in ("text.tar", "cut.tar", "out.tar", "nowhere.tar"):
+        other.refuses("import", tmp_path / name, because=name)
+    expect(
+        not other.versions(),
+        called="the store after `import` of files that are no models",
+        got=other.versions(),
+        expected="empty",
+        hint="check what was imported before it is moved into the store",
+    )
+
+
+# ------------------------------------------------------------------------------ faults and load
+
+
+@pytest.mark.points(2)
+def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, models_dir):
+    before = served_tag(server)
+    with load(server) as answered:
+        wait_for(answered, 5, server)
+        store.tag("save", models_dir / "resnet18.onnx")
+        wait_for(answered, 16, server)
+    different = [one for one in answered if one.status != 200 or before not in one.text]
+    expect(
+        not different,
+        called="`save` of another version while 8 clients classify",
+        got=tally(different),
+        expected=f"200, and the version {before}, for all of them",
+        hint="load the model in __init__, not at each request",
+    )
+    assert_survives_a_killed_worker(server)
+    expect(
+        served_tag(server) == before,
+        called="POST /version, after a newer version was saved, and a worker killed and replaced",
+        got=served_tag(server),
+        expected=f"still {before}: what is served changes when the service is started, not when a worker dies",
+        hint='under @bentoml.on_deployment: os.environ["MODEL_TAG"] = (the exact tag); workers inherit it',
+    )
+
+
+@pytest.mark.points(0.5)
+def test_overload_is_answered(server):
+    assert_answers_overload(server)
+
+
+@pytest.mark.points(0.5)
+def test_sigterm_finishes_what_was_accepted(submission, store, newer):
+    assert_finishes_on_sigterm(submission, SERVICE, store.env)

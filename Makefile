@@ -112,7 +112,7 @@ test: $(READY) ## All tests, on solutions/ or on a submission                   
 
 ##@ For maintainers
 
-figures: $(READY) $(RESNET18) ## Measure start-up, memory and agreement              | make figures
+figures: $(READY) $(RESNET18) models/model_a.onnx models/model_b.onnx ## Start-up, memory, agreement, faults | make figures
 	@$(PY) -m course figures
 
 crowd: $(READY) $(RESNET18) ## 500 photographs at once, to exercises 09 and 10   | make crowd

@@ -1,4 +1,4 @@
-"""Measures what the course says of itself: agreement with PyTorch, start-up and memory of the service."""
+"""Measures what the course says of itself: agreement with PyTorch, start-up and memory, what faults cost."""
 
 import platform
 import statistics
@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from course import ROOT
+from course.faults import print_faults
 from course.processes import marked
 from course.submission import Submission
 from serving.model import MODEL_PATH, open_model, weights
@@ -47,6 +48,7 @@ def print_figures() -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 starts[name].append(_start(Submission(folder, Path(scratch)), file))
     _print_starts(console, starts)
+    print_faults()
 
 
 def _print_agreement(console: Console) -> None:

@@ -4,7 +4,6 @@ bentoml serve exercises.ex14_sequential:ImageClassifierService
 """
 
 import asyncio
-import os
 from typing import Annotated
 
 import bentoml
@@ -13,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType
 
+from serving.cores import cores
 from serving.http import (
     RequestLimits,
     all_ready,
@@ -27,7 +27,7 @@ from serving.model import BadModel, labels, open_model, top5, weights
 
 ImageFile = Annotated[bytes, ContentType("image/*")]
 Answer = Annotated[dict, ContentType("application/json")]
-CORES = os.cpu_count() or 1
+CORES = cores()
 
 log_client_errors_in_one_line()
 

@@ -4,7 +4,6 @@ bentoml serve exercises.ex15_concurrent:ImageClassifierService
 """
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType, DType, Shape
 from pydantic import BeforeValidator
 
+from serving.cores import cores
 from serving.http import (
     RequestLimits,
     all_ready,
@@ -31,7 +31,7 @@ from serving.tensors import as_batch
 ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), BeforeValidator(as_batch)]
 ImageFile = Annotated[bytes, ContentType("image/*")]
 Answer = Annotated[dict, ContentType("application/json")]
-CORES = os.cpu_count() or 1
+CORES = cores()
 # TODO: BentoML's own limits, 100 requests and 300 s, close connections on which others still wait for their answer.
 KEEP_CONNECTIONS = {}
 

@@ -5,7 +5,6 @@ bentoml serve solutions.ex16_pipeline:ImageClassifierService
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType
 from starlette.responses import JSONResponse
 
+from serving.cores import cores
 from serving.http import (
     RequestLimits,
     all_ready,
@@ -30,7 +30,7 @@ from serving.model import MODEL_A_PATH, MODEL_B_PATH, BadModel, best5, labels, o
 
 ImageFile = Annotated[bytes, ContentType("image/*")]
 Answer = Annotated[dict, ContentType("application/json")]
-CORES = os.cpu_count() or 1
+CORES = cores()
 MODEL_SERVICE = {
     # One thread for each run, CORES runs at a time: the models' threads would fight over the cores otherwise.
     "threads": CORES,

@@ -3,7 +3,6 @@
 bentoml serve solutions.ex19_tasks:ImageClassifierService
 """
 
-import os
 import zipfile
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from bentoml.validators import ContentType
 from pydantic import AfterValidator
 
 from serving.archives import BadArchive, BadFile, images_in, open_archive, read_file
+from serving.cores import cores
 from serving.http import (
     RequestLimits,
     compute_schemas_once,
@@ -28,7 +28,7 @@ from serving.images import BadImage, open_image, preprocess
 from serving.model import BadModel, labels, open_model, top5, weights
 from serving.tasks import TaskBodies, before_sigterm, body_file, fail_lost_tasks, forget_bodies, stored_status
 
-CORES = os.cpu_count() or 1
+CORES = cores()
 # One core is left to those who wait for /classify while archives are worked through.
 TASKS_AT_A_TIME = max(1, CORES - 1)
 REMEMBERED = 1_000  # tasks whose progress is kept; BentoML keeps their results for a day

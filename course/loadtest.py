@@ -57,7 +57,8 @@ COMPARISONS = {
     # While 32 run as a batch, 32 gather for the next.
     "11": Comparison("11:BATCHING=0 11", payload="npy", users=64, bare=True),
     "13": Comparison(
-        "13:WORKERS=4,THREADS=0 13:WORKERS=4 13:WORKERS=2,THREADS=0 13:WORKERS=2 13:WORKERS=1,THREADS=0 13:WORKERS=1"
+        "13:WORKERS=4,THREADS=0 13:WORKERS=4 13:WORKERS=2,THREADS=0 13:WORKERS=2 13:WORKERS=1,THREADS=0 13:WORKERS=1 "
+        "13:WORKERS=cpu_count,THREADS=0 13:WORKERS=cpu_count"
     ),
     "15": Comparison("13:MODEL=model_a 13:MODEL=model_b 15", users=1),
     "16": Comparison("16"),

@@ -1,20 +1,18 @@
 """What a service that is made of several services must do, beside what every service must (under_load.py)."""
 
-import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from bad_input import CAT, encoded
+from bad_input import encoded
 from PIL import Image
 from small_models import small_model
-from under_load import CLIENTS, ENDED, Answer, answers, ask, tally, workers
 
-from course.processes import marked, wait
+from course.load import CLIENTS, answers, ask, tally, workers
 from course.submission import Server, Submission, expect, fail
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
@@ -134,73 +132,6 @@ def requests_counted(server: Server, service: str) -> int:
     lines = server.request("GET", "/metrics").text.splitlines()
     counts = [line for line in lines if line.startswith("bentoml_service_request_total{")]
     own = [line for line in counts if f'runner_name="{service}"' in line and 'endpoint="/readyz"' not in line]
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something becomes true in time."""
-    give_up = time.monotonic() + seconds
-    while not (now := holds()) and time.monotonic() < give_up:
-        time.sleep(0.05)
-    return now
-
-
-def assert_finishes_what_it_accepted(
-    submission: Submission, file: str, env: dict[str, str], requests: int = 100
-) -> None:
-    """SIGTERM when so many requests have been accepted: all are answered, the service ends, nothing is left.
-
-    Most of them have asked no dependency yet. The server's own count says when it has accepted all; requests sent
-    later, on connections that are closing, would make another test at each run.
-    """
-
-    async def crowd(answered: list[Answer]) -> None:
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=requests)) as client:
-
-            async def one() -> None:
-                begun = time.monotonic()
-                try:
-                    response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
-                    answered.append(Answer(begun, response.status_code, response.text))
-                except httpx.HTTPError as error:
-                    answered.append(Answer(begun, 0, repr(error)))
-
-            await asyncio.gather(*(one() for _ in range(requests)))
-
-    answered: list[Answer] = []
-    with submission.serve(file, env=env) as server:
-        thread = threading.Thread(target=lambda: asyncio.run(crowd(answered)))
-        thread.start()
-        accepted = wait_until(lambda: len(answered) + requests_in_work(server) >= requests, seconds=30)
-        already = len(answered)
-        server.process.send_signal(signal.SIGTERM)
-        code = wait(server.process, ENDED)
-        left = marked(server.process.mark)
-        thread.join()
-    called = (
-        f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) when all are accepted"
-    )
-    expect(
-        accepted and already < requests and all(one.status == 200 for one in answered),
-        called=called,
-        got=f"{already} answered before; in all {tally(answered)}{server.last_words()}",
-        expected="200 for all of them",
-        hint="stop_dependencies_last() under @bentoml.on_deployment: what was accepted still needs them",
-    )
-    expect(
-        code is not None and not left,
-        called=called,
-        got=f"exit code {code}, processes left: {left}",
-        expected=f"ended within {ENDED} s, with all its workers",
-        hint="do not catch SIGTERM; end what you start in @bentoml.on_shutdown",
-    )
-
-
-def requests_in_work(server: Server, service: str = "ImageClassifierService") -> int:
-    """How many POST /classify a service has accepted and not yet answered, from the server's metrics."""
-    lines = server.request("GET", "/metrics").text.splitlines()
-    counts = [line for line in lines if line.startswith("bentoml_service_request_in_progress{")]
-    own = [line for line in counts if f'runner_name="{service}"' in line and 'endpoint="/classify"' in line]
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
 
 

@@ -25,6 +25,7 @@ from image_service import (
 )
 from PIL import Image
 
+from course.load import Answer, tally
 from course.submission import Server, Submission, expect, fail
 
 SERVICE = "ex11_adaptive_batching.py"
@@ -82,7 +83,7 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
 
 
 def statuses(responses: list[httpx.Response]) -> str:
-    return under_load.tally([under_load.Answer(0, one.status_code, one.text) for one in responses])
+    return tally([Answer(0, one.status_code, one.text) for one in responses])
 
 
 class Batches:

@@ -12,8 +12,9 @@ from image_service import (
     tensor,
 )
 from PIL import Image
-from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker, workers
+from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
+from course.load import workers
 from course.processes import wait
 from course.submission import Submission, expect, fail
 

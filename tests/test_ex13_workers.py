@@ -22,6 +22,7 @@ from image_service import (
 )
 from PIL import Image
 
+from course.load import workers
 from course.processes import wait
 from course.submission import Server, Submission, expect
 from serving.cores import cores
@@ -33,7 +34,7 @@ def os_threads(server: Server) -> set[int]:
     """How many threads its workers have, once that does not change any more."""
     give_up = time.monotonic() + 20
     before = None
-    while (now := {one.num_threads() for one in under_load.workers(server)}) != before and time.monotonic() < give_up:
+    while (now := {one.num_threads() for one in workers(server)}) != before and time.monotonic() < give_up:
         before = now
         time.sleep(0.5)
     return now
@@ -115,7 +116,7 @@ def test_how_many_threads(submission, wanted, available, workers, right):
 
 @pytest.mark.points(1)
 def test_starts_as_many_workers_as_wanted(working):
-    got = len(under_load.workers(working))
+    got = len(workers(working))
     expect(
         got == 3,
         called="WORKERS=3 bentoml serve ex13_workers:ImageClassifierService",
@@ -130,7 +131,7 @@ def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, work
     """ONNX Runtime's threads are threads of the process: nine are eight more than one."""
     env = {"MODELS_DIR": str(models_dir), "WORKERS": "1", "THREADS": "9"}
     with submission.serve(SERVICE, env=env) as server:
-        got, processes = os_threads(server), len(under_load.workers(server))
+        got, processes = os_threads(server), len(workers(server))
     share = max(1, cores() // 3)
     expect(
         processes == 1 and len(got) == 1 and got == {number + 9 - share for number in working.os_threads},
@@ -146,7 +147,7 @@ def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, mo
     """However many the machine has: here one, where processes can be confined to cores."""
     environment = {"MODELS_DIR": str(models_dir)}
     with confined_to_one_core() as available, submission.serve(SERVICE, env=environment) as server:
-        got = len(under_load.workers(server))
+        got = len(workers(server))
     expect(
         got == available,
         called=f"bentoml serve ..., without WORKERS, where {available} cores may be used",
@@ -179,7 +180,7 @@ def test_says_which_setting_is_wrong(submission, working, models_dir):
 def test_every_worker_answers_while_the_others_hang(working, session):
     """All but one are stopped in turn. A hung worker costs what it has accepted; new connections go to the others."""
     images = {image: best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
-    own = under_load.workers(working)
+    own = workers(working)
     for awake in own:
         stopped = [one for one in own if one != awake]
         try:

@@ -11,7 +11,6 @@ from composed_service import (
     BLACK,
     WHITE,
     assert_answers_all,
-    assert_finishes_what_it_accepted,
     assert_listens_while,
     assert_needs_its_model,
     assert_ready_only_with,
@@ -20,14 +19,15 @@ from composed_service import (
     requests_counted,
     small_models,
     stopped,
-    wait_until,
 )
 from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
 from small_models import small_model
 from under_load import (
     assert_answers_overload,
+    assert_finishes_on_sigterm,
     assert_survives_a_killed_worker,
     assert_unharmed_by_a_new_model,
+    wait_until,
 )
 
 from course.submission import expect
@@ -158,7 +158,7 @@ def test_a_new_model_file_harms_nobody(server, folder):
 
 @pytest.mark.points(1)
 def test_finishes_on_sigterm(submission, tmp_path):
-    assert_finishes_what_it_accepted(submission, SERVICE, {"MODELS_DIR": str(small_models(tmp_path))})
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(small_models(tmp_path))})
 
 
 @pytest.mark.points(0.5)

@@ -26,15 +26,14 @@ from PIL import Image
 from under_load import (
     BACK_AGAIN,
     ENDED,
-    ask,
     assert_answers_overload,
     assert_finishes_on_sigterm,
     assert_survives_a_killed_worker,
     assert_unharmed_by_a_new_model,
     own_copy,
-    workers,
 )
 
+from course.load import ask, workers
 from course.processes import free_port, marked, wait
 from course.submission import Server, Submission, expect, fail
 

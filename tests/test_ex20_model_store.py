@@ -14,12 +14,11 @@ from under_load import (
     assert_answers_overload,
     assert_finishes_on_sigterm,
     assert_survives_a_killed_worker,
-    load,
-    tally,
     wait_for,
 )
 
 from course import ROOT
+from course.load import load, tally
 from course.submission import Finished, Server, Submission, expect
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"

@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -72,18 +74,46 @@ def assert_survives_a_killed_worker(
     )
 
 
-def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str]) -> None:
-    """SIGTERM under load: what was sent before it is answered, the service ends, nothing is left running.
+def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str], requests: int = 100) -> None:
+    """SIGTERM when so many requests have been accepted: all are answered, the service ends, nothing is left.
 
-    What comes after SIGTERM finds nobody who accepts it: the connection is refused or reset, never half answered.
+    Most of them wait, or have asked no dependency yet. The server's own count says when it has accepted all; what is
+    sent later finds nobody who accepts it.
     """
-    with submission.serve(file, env=env) as server, load(server) as answered:
-        wait_for(answered, 2 * CLIENTS, server)
-        ended_from = time.monotonic()
+
+    async def crowd(answered: list[Answer]) -> None:
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=requests)) as client:
+
+            async def one() -> None:
+                begun = time.monotonic()
+                try:
+                    response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
+                    answered.append(Answer(begun, response.status_code, response.text))
+                except httpx.HTTPError as error:
+                    answered.append(Answer(begun, 0, repr(error)))
+
+            await asyncio.gather(*(one() for _ in range(requests)))
+
+    answered: list[Answer] = []
+    with submission.serve(file, env=env) as server:
+        thread = threading.Thread(target=lambda: asyncio.run(crowd(answered)))
+        thread.start()
+        accepted = wait_until(lambda: len(answered) + requests_in_work(server) >= requests, seconds=30)
+        already = len(answered)
         server.process.send_signal(signal.SIGTERM)
         code = wait(server.process, ENDED)
         left = marked(server.process.mark)
-    called = f"kill -TERM (bentoml serve {Path(file).stem}) while {CLIENTS} clients classify"
+        thread.join()
+    called = (
+        f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) when all are accepted"
+    )
+    expect(
+        accepted and already < requests and all(one.status == 200 for one in answered),
+        called=called,
+        got=f"{already} answered before; in all {tally(answered)}{server.last_words()}",
+        expected="200 for all of them",
+        hint="services with dependencies: stop_dependencies_last() under @bentoml.on_deployment",
+    )
     expect(
         code is not None and not left,
         called=called,
@@ -91,14 +121,22 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
         expected=f"ended within {ENDED} s, with all its workers",
         hint="do not catch SIGTERM; end what you start in @bentoml.on_shutdown",
     )
-    dropped = [one for one in answered if one.status != 200 and (one.begun < ended_from or one.status != 0)]
-    expect(
-        not dropped,
-        called=called,
-        got=f"{tally(dropped)} for requests that were sent before{server.last_words() if dropped else ''}",
-        expected="200 for all of them",
-        hint="stop_dependencies_last() under @bentoml.on_deployment: what was accepted still needs them",
-    )
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether something becomes true in time."""
+    give_up = time.monotonic() + seconds
+    while not (now := holds()) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return now
+
+
+def requests_in_work(server: Server, service: str = "ImageClassifierService") -> int:
+    """How many POST /classify a service has accepted and not yet answered, from the server's metrics."""
+    lines = server.request("GET", "/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith("bentoml_service_request_in_progress{")]
+    own = [line for line in counts if f'runner_name="{service}"' in line and 'endpoint="/classify"' in line]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
 
 
 def assert_answers_overload(server: Server, requests: int = 400) -> None:

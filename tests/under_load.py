@@ -75,10 +75,9 @@ def assert_survives_a_killed_worker(
 
 
 def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str], requests: int = 100) -> None:
-    """SIGTERM when so many requests have been accepted: all are answered, the service ends, nothing is left.
+    """SIGTERM under load: every request that the service has accepted is answered, it ends, nothing is left.
 
-    Most of them wait, or have asked no dependency yet. The server's own count says when it has accepted all; what is
-    sent later finds nobody who accepts it.
+    The server's own count says how many it has accepted; what comes later finds nobody who accepts it.
     """
 
     async def crowd(answered: list[Answer]) -> None:
@@ -95,23 +94,31 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
             await asyncio.gather(*(one() for _ in range(requests)))
 
     answered: list[Answer] = []
+    accepted = 0  # at least: what is answered between the two counts is in neither
+
+    def many_in_work() -> bool:
+        nonlocal accepted
+        before, in_work = len(answered), requests_in_work(server)
+        accepted = before + in_work
+        return in_work >= requests // 4
+
     with submission.serve(file, env=env) as server:
         thread = threading.Thread(target=lambda: asyncio.run(crowd(answered)))
         thread.start()
-        accepted = wait_until(lambda: len(answered) + requests_in_work(server) >= requests, seconds=30)
-        already = len(answered)
+        in_time = wait_until(many_in_work, seconds=30)
         server.process.send_signal(signal.SIGTERM)
         code = wait(server.process, ENDED)
         left = marked(server.process.mark)
         thread.join()
     called = (
-        f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) when all are accepted"
+        f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) while many are accepted"
     )
+    statuses = Counter(one.status for one in answered)
     expect(
-        accepted and already < requests and all(one.status == 200 for one in answered),
+        in_time and statuses[200] >= accepted and set(statuses) <= {200, 0},
         called=called,
-        got=f"{already} answered before; in all {tally(answered)}{server.last_words()}",
-        expected="200 for all of them",
+        got=f"{tally(answered)}{server.last_words()}",
+        expected=f"200 for the {accepted} that the service had accepted; no answer, not a broken one, for those after",
         hint="services with dependencies: stop_dependencies_last() under @bentoml.on_deployment",
     )
     expect(

@@ -99,7 +99,9 @@ def serve(
 
 def is_service(path: Path) -> bool:
     """Whether a solution's file holds a BentoML service or an ASGI application."""
-    return path.suffix == ".py" and bool(re.search("^(class ImageClassifierService|app = )", path.read_text(), re.M))
+    return path.suffix == ".py" and bool(
+        re.search("^(class ImageClassifierService|app = FastAPI)", path.read_text(), re.M)
+    )
 
 
 @app.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from course import ROOT
+from course.cli import is_service
 from course.manifest import Exercise, exercises, find, solution
 from course.readme import with_table
 from serving import Problem
@@ -77,3 +78,20 @@ def test_an_unknown_number_names_those_there_are():
     assert find("4") == find("04")
     with pytest.raises(Problem, match=re.escape("EX=44: no exercise has that number. There are 01, 02")):
         find("44")
+
+
+def test_make_serve_finds_the_service_of_each_exercise():
+    """And nothing else: a script may hold an `app` of its own, a command line."""
+    found = {exercise.number: file for exercise in exercises() for file in exercise.files if is_service(solution(file))}
+    assert found == {
+        "09": "ex09_fastapi.py",
+        "10": "ex10_service.py",
+        "11": "ex11_adaptive_batching.py",
+        "12": "ex12_gpu.py",
+        "13": "ex13_workers.py",
+        "14": "ex14_sequential.py",
+        "15": "ex15_concurrent.py",
+        "16": "ex16_pipeline.py",
+        "19": "ex19_tasks.py",
+        "20": "ex20_service.py",
+    }

@@ -267,7 +267,7 @@ def _excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: 
 
 
 def _memory(process: psutil.Process, kind: str) -> int:
-    """rss counts what processes share for each of them; pss, which takes longer to find out, once."""
+    """Rss counts what processes share for each of them; pss, which takes longer to find out, once."""
     try:
         return getattr(process.memory_info() if kind == "rss" else process.memory_full_info(), kind, 0)
     except psutil.Error:
@@ -361,15 +361,13 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
             bwrap += ["--symlink", os.readlink(folder), str(folder)]
         elif folder.exists():
             bwrap += ["--ro-bind", str(folder), str(folder)]
-    for name in ETC:
-        bwrap += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     bwrap += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(256 * MB), "--tmpfs", "/dev/shm"]
     for device in Path("/dev").glob("nvidia*"):
         bwrap += ["--dev-bind-try", str(device), str(device)]
 
     binds = {Path("/tmp"): ("--bind", own.tmp), own.home: ("--bind", own.home), ROOT: ("--bind", own.project)}
     given = [ROOT / name for name in ("serving", "course", "data", "models")]
-    given += [path for path in (Path("/sys/devices/system"), Path("/sys/fs/cgroup")) if path.exists()]  # the cores
+    given += [path for path in SYSTEM if path.exists()]
     given += [Path(sys.base_prefix), Path(sys.prefix), Path(sys.prefix).resolve()]
     for path in {*given, *folders.read}:
         binds[path] = ("--ro-bind", path)
@@ -384,25 +382,13 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
     return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(cwd), "--", *command]
 
 
-# What programs look for in /etc; nothing that says who may do what on this machine.
-ETC = (
-    "alternatives",
-    "fonts",
-    "group",
-    "hosts",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "magic",
-    "mime.types",
-    "nsswitch.conf",
-    "passwd",
-    "protocols",
-    "resolv.conf",
-    "services",
-    "ssl",
-)
+# What programs look for: names, fonts, certificates, and how many cores there are. Nothing that is a secret.
+SYSTEM = [
+    *(Path("/etc") / name for name in "alternatives fonts group hosts host.conf ld.so.cache localtime".split()),
+    *(Path("/etc") / name for name in "mime.types nsswitch.conf passwd protocols services ssl".split()),
+    Path("/sys/devices/system"),
+    Path("/sys/fs/cgroup"),
+]
 
 
 # ------------------------------------------------------------------------------ files of students
@@ -460,7 +446,9 @@ def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 
                 continue
             size, count = size + path.stat().st_size, count + 1
             if size > most or count > files:
-                raise Problem(f"{folder} holds more than {most // MB} MB or {files} files; submissions are source files.")
+                raise Problem(
+                    f"{folder} holds more than {most // MB} MB or {files} files; submissions are source files."
+                )
             shutil.copyfile(path, target / name, follow_symlinks=False)
             (target / name).chmod(0o644)
     return left_out

@@ -198,9 +198,7 @@ class Submission:
         if self.trusted:
             context = processes.running(command, cwd=cwd, env=environment, log=log)
         else:
-            context = sandbox.running(
-                command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits
-            )
+            context = sandbox.running(command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits)
         with context as process:
             yield process
 

@@ -345,6 +345,10 @@ def _hand_over(write: Iterable[Path], read: Iterable[Path]) -> None:
             for one in _all_of(path):
                 if not one.is_symlink():
                     one.chmod(one.stat().st_mode | (0o055 if one.is_dir() else 0o044))
+    if means().kind == "user":  # he has to pass through the folders above, which the sandbox makes anew
+        for above in {parent for path in [*write, *read] for parent in path.parents}:
+            if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):
+                above.chmod(above.stat().st_mode | 0o011)
 
 
 def _all_of(path: Path) -> Iterator[Path]:

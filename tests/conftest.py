@@ -29,14 +29,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
 
 
 @pytest.fixture(scope="session")
-def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with real models: resnet18.onnx, model_a.onnx (the same) and model_b.onnx, all of them resnet18.
+def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As models_dir, but the last biases are of this run alone.
 
-    Their last biases are of this run alone: nobody can work out at home what they answer, and bring the answers.
+    Nobody can work out at home what these models answer, and hand in the answers.
     """
-    folder = tmp_path_factory.mktemp("models_dir")
+    folder = tmp_path_factory.mktemp("fresh_models")
     for name in ("resnet18", "model_b"):
-        model = onnx.load(exported_models / f"{name}.onnx")
+        model = onnx.load(models_dir / f"{name}.onnx")
         bias = next(weight for weight in model.graph.initializer if list(weight.dims) == [1000])
         values = numpy_helper.to_array(bias) + np.random.default_rng().normal(size=1000)
         bias.CopyFrom(numpy_helper.from_array(values.astype(np.float32), bias.name))
@@ -46,10 +46,10 @@ def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def exported_models(pytestconfig: pytest.Config) -> Path:
-    """What models_dir is made of, kept for the next run: exporting takes long.
+def models_dir(pytestconfig: pytest.Config) -> Path:
+    """A folder with real models, kept for the next run: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
 
-    The weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
+    Their weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
     """
     makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
@@ -59,4 +59,6 @@ def exported_models(pytestconfig: pytest.Config) -> Path:
             if not (folder / f"{name}.onnx").exists():
                 command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", seed]
                 subprocess.run([*command, "--output", folder / f"{name}.onnx"], cwd=ROOT, check=True, timeout=200)
+        if not (folder / "model_a.onnx").exists():
+            os.link(folder / "resnet18.onnx", folder / "model_a.onnx")
     return folder

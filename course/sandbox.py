@@ -157,6 +157,9 @@ class Confined:
             ours, status = os.pipe()
             self._status = open(ours, "rb", buffering=0)  # noqa: SIM115, close() closes it
         spec = {"rlimits": rlimits, "user": student() if kind != "limits" else None, "status": status}
+        # The sandbox's own processes are not among those that the program has left.
+        spec["mark"], outer = options["env"][processes.MARK], os.environ.get(processes.MARK, "")
+        options["env"] = {**options["env"], processes.MARK: outer}
         command = [_python(), "-I", "-S", str(ROOT / "course" / "confine.py"), json.dumps(spec), *command]
         if kind != "bwrap":
             self._popen = subprocess.Popen(command, **options)

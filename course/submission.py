@@ -111,23 +111,35 @@ class Submission:
         except (ValueError, OSError) as error:
             fail(f"{name}: its result cannot be read: {_short(str(error))}.")
 
-    def run(self, file: str, *arguments: Any, timeout: float = 120, env: dict[str, str] | None = None) -> Finished:
-        """Run one of its files as a script. Fails the test where it is missing, runs too long or crashes."""
+    def run(
+        self,
+        file: str,
+        *arguments: Any,
+        timeout: float = 120,
+        env: dict[str, str] | None = None,
+        writes: Iterable[Path] = (),
+    ) -> Finished:
+        """Run one of its files as a script. Fails the test where it is missing, runs too long or crashes.
+
+        writes: folders that it writes to, where its arguments do not show it; see folders().
+        """
         path = self.existing(file)
         name = " ".join(["python", file, *map(str, arguments)])
         command = [sys.executable, str(path), *map(str, arguments)]
-        finished = self._finish(command, env or {}, timeout, name, self.folders(_options(arguments), env))
+        finished = self._finish(command, env or {}, timeout, name, self.folders(_options(arguments), env, write=writes))
         if finished.code < 0:
             fail(f"`{name}` crashed the interpreter ({signal.Signals(-finished.code).name}).\n{_tail(finished.output)}")
         return finished
 
     @contextmanager
-    def start(self, file: str, *arguments: Any, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
+    def start(
+        self, file: str, *arguments: Any, env: dict[str, str] | None = None, writes: Iterable[Path] = ()
+    ) -> Iterator[subprocess.Popen]:
         """Run one of its files as a script and do not wait; it is ended with the block. Its log: process.log."""
         path = self.existing(file)
         log = self.new_folder("run") / "log"
         command = [sys.executable, str(path), *map(str, arguments)]
-        folders = self.folders(_options(arguments), env)
+        folders = self.folders(_options(arguments), env, write=writes)
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
             process.log = Log(log)
             yield process

@@ -69,6 +69,7 @@ def self_contained(path: Path) -> bool:
 
 def logits_of(submission: Submission, folder: Path, images: np.ndarray) -> np.ndarray:
     """What `forward` gives, as exported: the other methods are held against it."""
+    (folder / "forward.onnx").unlink(missing_ok=True)
     submission.call(FILE, "export_method", method="forward", path=folder / "forward.onnx", timeout=120)
     return model_files.open_session(folder / "forward.onnx").run(None, {"input": images})[0]
 
@@ -191,7 +192,7 @@ def test_opens_a_browser_unless_told_not_to(submission, tmp_path, wanted):
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     model = small_model(tmp_path / "one.onnx")
     options = [] if wanted else ["--no-browser"]
-    with submission.start(FILE, model, *options, env={"BROWSER": str(browser)}) as process:
+    with submission.start(FILE, model, *options, env={"BROWSER": str(browser)}, writes=[tmp_path]) as process:
         (url,) = urls_of(process, 1)
         give_up = time.monotonic() + 20
         while "Stop" not in process.log.read_text() and time.monotonic() < give_up:

@@ -346,7 +346,7 @@ def test_reports_every_level(submission, tmp_path):
     model = network(tmp_path / "models" / "net.onnx")
     output = tmp_path / "report"
     arguments = ["--model", model, "--quick", "--rounds", 2, "--threads", 1, "--output", output]
-    finished = submission.run(FILE, *arguments, timeout=200)
+    finished = submission.run(FILE, *arguments, timeout=200, writes=[model.parent])
     expect(
         finished.code == 0 and "FusedConv" in finished.output,
         called=f"python {FILE} --model net.onnx --quick --rounds 2 --threads 1 --output report",

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from filelock import FileLock
 
@@ -29,16 +31,31 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
 def models_dir(pytestconfig: pytest.Config) -> Path:
     """A folder with real models, kept for the next run: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
 
-    Their weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
+    Their weights are random, with seeds that nobody else uses. The second is the first with its classes moved and
+    surer of itself: as different as another export, without the 20 s that one takes.
     """
     makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
     folder = pytestconfig.cache.mkdir(f"models-{made_from}")
     with FileLock(folder / "lock"):  # several processes run tests
-        for name, seed in (("resnet18", "7"), ("model_b", "8")):
-            if not (folder / f"{name}.onnx").exists():
-                command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", seed]
-                subprocess.run([*command, "--output", folder / f"{name}.onnx"], cwd=ROOT, check=True, timeout=200)
+        if not (folder / "resnet18.onnx").exists():
+            command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", "7"]
+            subprocess.run([*command, "--output", folder / "resnet18.onnx"], cwd=ROOT, check=True, timeout=200)
+        if not (folder / "model_b.onnx").exists():
+            another_model(folder / "resnet18.onnx", folder / "model_b.onnx.part")
+            os.replace(folder / "model_b.onnx.part", folder / "model_b.onnx")
         if not (folder / "model_a.onnx").exists():
             os.link(folder / "resnet18.onnx", folder / "model_a.onnx")
     return folder
+
+
+def another_model(path: Path, output: Path) -> None:
+    """A model that answers otherwise: every logit doubled, and that of class i where class i + 1 has its own."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("fc.weight", "fc.bias"):
+            rows = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(2 * np.roll(rows, 1, axis=0), tensor.name))
+    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"weights": "random seed 8"}
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, output)

@@ -31,7 +31,7 @@ OPTIMIZED := models/resnet18.optimized.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test lint format docs-build manifest figures crowd clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test verify-course lint format docs-build manifest figures crowd clean
 
 ##@ For students
 
@@ -111,6 +111,9 @@ test: $(READY) ## All tests, on solutions/ or on a submission                   
 	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
 
 ##@ For maintainers
+
+verify-course: $(READY) ## Is the course itself right? Starters earn nothing ...  | make verify-course
+	@$(PY) -m pytest verify --numprocesses 2
 
 figures: $(READY) $(RESNET18) models/model_a.onnx models/model_b.onnx ## Start-up, memory, agreement, faults | make figures
 	@$(PY) -m course figures

@@ -151,6 +151,11 @@ def exists(tag: str) -> bool:
     return bool(docker("image", "ls", "--quiet", tag))
 
 
+def remove(tag: str) -> None:
+    """Remove an image, unless something still needs it."""
+    subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
+
+
 def inspect(tag: str) -> dict[str, Any]:
     """What Docker knows of an image: its configuration, its labels, its history."""
     return json.loads(docker("image", "inspect", tag))[0]

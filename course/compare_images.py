@@ -93,7 +93,7 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
                 one, best[image.tag] = start(image)
                 starts[image.tag].append(one)
                 bar.advance(work)
-        base = docker.size(os.environ.get("BASE_IMAGE") or docker.BASE_IMAGE)
+        base = docker.size(docker.base_image())
         found = [
             Measured(image, base, docker.layers(image.tag), builds[image.tag], starts[image.tag], best[image.tag])
             for image in images

@@ -82,6 +82,11 @@ def need_engine() -> None:
             ) from problem
 
 
+def base_image() -> str:
+    """The image that the Dockerfiles begin with here."""
+    return os.environ.get("BASE_IMAGE") or BASE_IMAGE
+
+
 def build(
     dockerfile: Path,
     tag: str,

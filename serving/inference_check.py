@@ -1,4 +1,4 @@
-"""What the build of an inference image ends with: does the image hold what it is meant to run with?
+"""What the build of an inference image ends with: it makes sure that the image holds what it is meant to run with.
 
 python -m serving.inference_check models/resnet18.onnx "$CUDA"
 

@@ -30,7 +30,7 @@ DEADLINE = 120  # seconds for a container to become ready
 class Build(NamedTuple):
     """Seconds of one build without cache."""
 
-    whole: float
+    whole: float | None
     download: float | None  # None where the log does not tell it apart
     install: float | None
 
@@ -153,7 +153,7 @@ def rows(found: list[Measured]) -> list[dict]:
     made = []
     for one in found:
         held_against = first.setdefault(one.image.group, one)
-        build = one.build or Build(float("nan"), None, None)
+        build = one.build or Build(None, None, None)
         made.append(
             {
                 "image": one.image.tag,
@@ -178,26 +178,27 @@ def rows(found: list[Measured]) -> list[dict]:
 def show(found: list[Measured], console: Console) -> None:
     """The table, the largest layers, and how it was measured."""
     table = Table(title="Images", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    table.add_column("image")
-    columns = ("MB", "above\nbase", "times\nthe first", "build\n(s)", "down-\nload", "install")
-    for column in (*columns, "ready\n(s)", "first\nprediction (s)"):
-        table.add_column(column, justify="right")
+    table.add_column("image", overflow="fold")
+    columns = (
+        "MB",
+        "above\nbase",
+        "times\nthe first",
+        "build\n(s)",
+        "download,\ninstall",
+        "ready\n(s)",
+        "first pre-\ndiction (s)",
+    )
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     group = ""
     for row in rows(found):
         if row["group"] != group:
             group = row["group"]
             table.add_section()
-        name = row["image"].removeprefix("course/")
-        seconds = [
-            f"{row[key]:.0f}" if row[key] == row[key] and row[key] is not None else "-"
-            for key in ("build_s", "download_s", "install_s")
-        ]
-        starts = [
-            f"{row[f'{of}_median']:.2f}\n({row[f'{of}_least']:.2f}-{row[f'{of}_most']:.2f})" for of in Start._fields
-        ]
-        table.add_row(
-            name, f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}", *seconds, *starts
-        )
+        parts = f"{whole(row['download_s'])}, {whole(row['install_s'])}" if row["build_s"] else "-"
+        starts = [spread(row, of) for of in Start._fields]
+        sizes = [f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}"]
+        table.add_row(row["image"].removeprefix("course/"), *sizes, whole(row["build_s"]), parts, *starts)
     console.print(table)
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
@@ -210,6 +211,16 @@ def show(found: list[Measured], console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def whole(seconds: float | None) -> str:
+    """Whole seconds; a dash where nothing was measured."""
+    return "-" if seconds is None else f"{seconds:.0f}"
+
+
+def spread(row: dict, of: str) -> str:
+    """Median, and on a second line (least-most)."""
+    return f"{row[f'{of}_median']:.2f}\n({row[f'{of}_least']:.2f}-{row[f'{of}_most']:.2f})"
 
 
 def counts(one: Measured, layer: docker.Layer) -> bool:

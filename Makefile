@@ -17,6 +17,8 @@ PAYLOAD ?=
 QUICK ?=
 LIE ?=
 BROWSER ?=
+IMAGES ?=
+FRESH ?= 1
 # PyTorch's own index of CPU-only builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -26,12 +28,14 @@ RESNET18 := models/resnet18.onnx
 # What EX serves.
 SERVED := $(if $(filter 15 16,$(EX)),models/model_a.onnx models/model_b.onnx,$(if $(MODEL),,$(RESNET18)))
 OPTIMIZED := models/resnet18.optimized.onnx
+# The same model as a program for PyTorch, which one of the images of exercise 08 holds.
+PROGRAM := models/resnet18.pt2
 
 # Material for MkDocs advertises its successor at every build otherwise.
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test verify-course lint format docs-build manifest figures crowd clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
 
 ##@ For students
 
@@ -50,6 +54,8 @@ ifeq ($(EX),)
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
 	@echo "           USERS, DURATION, ROUNDS  of the load test: how many ask at a time (32), seconds (10), turns (2)"
 	@echo "           SERVICES  what it loads: '10 13:WORKERS=4,THREADS=0'; PAYLOAD  image, json or npy"
+	@echo "           IMAGES   only those whose names hold one of these words: 'cpu', 'onnx:cuda'"
+	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
@@ -102,6 +108,12 @@ loadtest: $(READY) $(SERVED) ## Services under load, beside the bare cores; EX=1
 	@$(PY) -m course loadtest --ex "$(EX)" --services "$(SERVICES)" --payload "$(PAYLOAD)" --users "$(USERS)" \
 	  --duration "$(DURATION)" --rounds "$(ROUNDS)" --folder "$(or $(SUBMISSION),solutions)"
 
+images: $(READY) $(PROGRAM) ## Build the images of exercise 08; needs Docker      | make images IMAGES=cpu
+	@$(PY) -m course images --images "$(IMAGES)" --folder "$(or $(SUBMISSION),.)/dockerfiles"
+
+compare-images: $(READY) $(PROGRAM) ## Images: build time, size, start-up; FRESH=0 | make compare-images IMAGES=cpu
+	@$(PY) -m course compare-images --images "$(IMAGES)" $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(filter 0,$(FRESH)),--no-fresh)
+
 docs: $(READY) ## Read the course page in a browser                               | make docs
 	@$(PY) -m course docs
 
@@ -136,7 +148,7 @@ manifest: $(READY) ## Write README's table and the starters' digests            
 	@$(PY) -m course manifest
 
 clean: ## Remove everything that is made: .venv, models, site                    | make clean
-	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
+	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.pt2 models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted setup is taken up again where pip left it.
@@ -152,6 +164,9 @@ $(READY): requirements.txt requirements-serving.txt
 
 $(RESNET18): | $(READY)
 	@$(PY) solutions/ex01_export.py
+
+$(PROGRAM): $(RESNET18) | $(READY)
+	@$(PY) -m course.export_program $(RESNET18) $@
 
 # The two models of exercises 15 and 16.
 models/model_a.onnx: | $(READY)

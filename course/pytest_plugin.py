@@ -5,11 +5,14 @@ conftest files. It would otherwise take the folder after --submission for tests,
 """
 
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from course import ROOT
+from course.docker import need_engine
+from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
 RESULTS: dict[str, tuple[str, float, bool]] = {}
@@ -36,6 +39,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         of_course = [item for item in items if not item.path.name.startswith("test_ex")]
         config.hook.pytest_deselected(items=of_course)
         items[:] = [item for item in items if item not in of_course]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and (reason := no_engine()):
+        pytest.skip(reason)
+
+
+@cache
+def no_engine() -> str | None:
+    """Why no images can be built here; None where they can."""
+    try:
+        need_engine()
+    except Problem as problem:
+        return str(problem)
 
 
 @pytest.hookimpl(wrapper=True)

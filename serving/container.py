@@ -1,12 +1,14 @@
 """How a service starts in a container, and how the container's health check asks for it.
 
-python -m serving.container serve ex10_service     becomes `bentoml serve ex10_service:ImageClassifierService`
-python -m serving.container ready                  exit code 0 where that service is ready
+SERVICE=ex10_service python -m serving.container serve    runs `bentoml serve ex10_service:ImageClassifierService`
+python -m serving.container ready                         exit code 0 where that service is ready
 """
 
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from http.client import HTTPConnection, HTTPException
@@ -23,14 +25,14 @@ def main(words: list[str]) -> None:
     try:
         port = read_port(os.environ.get("PORT") or "3000")
         match words:
-            case ["serve", service]:
+            case ["serve"]:
                 check_can_write(Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"))
                 check_is_free(port)
-                serve(service, port)
+                sys.exit(serve(os.environ["SERVICE"], port))
             case ["ready"]:
                 sys.exit(0 if is_ready(port) else 1)
             case _:
-                raise Problem("Expected `serve SERVICE` or `ready`.")
+                raise Problem("Expected `serve` or `ready`.")
     except Problem as problem:
         sys.exit(str(problem))
 
@@ -65,11 +67,19 @@ def check_is_free(port: int) -> None:
             raise Problem(f"Port {port} cannot be used: {error.strerror}. Name another: docker run --env PORT=...") from error
 
 
-def serve(service: str, port: int) -> None:
-    """Become `bentoml serve`: process 1 of the container, which gets its SIGTERM."""
+def serve(service: str, port: int) -> int:
+    """Run `bentoml serve` as a child, hand signals on to it, and answer the exit code to end with.
+
+    Not os.exec: the first process of a container is deaf to SIGTERM until it says what to do with it, which BentoML
+    does seconds later. A container stopped while it starts would have to be killed.
+    """
     options = ["--port", str(port), "--timeout-graceful-shutdown", SECONDS_TO_FINISH]
     command = [sys.executable, "-m", "bentoml", "serve", f"{service}:ImageClassifierService", *options]
-    os.execv(sys.executable, command)
+    server = subprocess.Popen(command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: server.send_signal(received))
+    code = server.wait()
+    return code if code >= 0 else 128 - code
 
 
 def is_ready(port: int) -> bool:

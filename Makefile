@@ -23,6 +23,8 @@ REGION ?=
 REPOSITORY ?=
 PUBLIC ?=
 DRY_RUN ?=
+IMAGES ?=
+FRESH ?= 1
 # PyTorch's own index of CPU-only builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -32,12 +34,14 @@ RESNET18 := models/resnet18.onnx
 # What EX serves.
 SERVED := $(if $(filter 15 16,$(EX)),models/model_a.onnx models/model_b.onnx,$(if $(MODEL),,$(RESNET18)))
 OPTIMIZED := models/resnet18.optimized.onnx
+# The same model as a program for PyTorch, which one of the images of exercise 08 holds.
+PROGRAM := models/resnet18.pt2
 
 # Material for MkDocs advertises its successor at every build otherwise.
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest bento containerize run-container deploy docs test lint format docs-build manifest figures crowd clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest images compare-images bento containerize run-container deploy docs test lint format docs-build manifest figures crowd clean
 
 ##@ For students
 
@@ -59,6 +63,8 @@ ifeq ($(EX),)
 	@echo "           BY=hand  the image of dockerfiles/bentoml_service.dockerfile instead of BentoML's"
 	@echo "           PROJECT, REGION, REPOSITORY  of Google's cloud, for deploy; PUBLIC=1  open to everybody"
 	@echo "           BASE_IMAGE, PIP_INDEX_URL  a mirror's, for images"
+	@echo "           IMAGES   only those whose names hold one of these words: 'cpu', 'onnx:cuda'"
+	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
@@ -125,6 +131,12 @@ deploy: $(READY) ## The image BY=hand on Cloud Run; DRY_RUN=1 only says how     
 	@$(PY) "$(or $(SUBMISSION),solutions)/ex18_cloud.py" --ex "$(or $(EX),10)" --project "$(PROJECT)" \
 	  --region "$(REGION)" --repository "$(REPOSITORY)" $(if $(PUBLIC),--public) $(if $(DRY_RUN),--dry-run)
 
+images: $(READY) $(PROGRAM) ## Build the images of exercise 08; needs Docker      | make images IMAGES=cpu
+	@$(PY) -m course images --images "$(IMAGES)" --folder "$(or $(SUBMISSION),.)/dockerfiles"
+
+compare-images: $(READY) $(PROGRAM) ## Images: build time, size, start-up; FRESH=0 | make compare-images IMAGES=cpu
+	@$(PY) -m course compare-images --images "$(IMAGES)" $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(filter 0,$(FRESH)),--no-fresh)
+
 docs: $(READY) ## Read the course page in a browser                               | make docs
 	@$(PY) -m course docs
 
@@ -156,7 +168,7 @@ manifest: $(READY) ## Write README's table and the starters' digests            
 	@$(PY) -m course manifest
 
 clean: ## Remove everything that is made: .venv, models, site                    | make clean
-	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
+	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.pt2 models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted setup is taken up again where pip left it.
@@ -172,6 +184,9 @@ $(READY): requirements.txt requirements-serving.txt
 
 $(RESNET18): | $(READY)
 	@$(PY) solutions/ex01_export.py
+
+$(PROGRAM): $(RESNET18) | $(READY)
+	@$(PY) -m course.export_program $(RESNET18) $@
 
 # The two models of exercises 15 and 16.
 models/model_a.onnx: | $(READY)

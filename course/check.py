@@ -36,10 +36,11 @@ class Report:
             self.failed = True
             self.console.print(f"  [red]✗[/] {escape(name)}\n")
             self.console.print(Panel(escape(report.longreprtext.strip()), border_style="red"), soft_wrap=False)
+        elif report.skipped:
+            self.console.print(f"  [yellow]-[/] {escape(name)}: {escape(report.longrepr[2].removeprefix('Skipped: '))}")
         elif report.when == "call":
             self.passed += report.passed
-            mark = "[green]✓[/]" if report.passed else "[yellow]-[/]"
-            self.console.print(f"  {mark} {escape(name)}")
+            self.console.print(f"  [green]✓[/] {escape(name)}")
 
 
 def check_exercise(exercise: Exercise, folder: Path, console: Console) -> bool:

@@ -184,6 +184,31 @@ def crowd() -> None:
     print_crowd()
 
 
+@app.command()
+def images(
+    words: Annotated[str, Option("--images", help="Only those whose tags hold one of these words.")] = "",
+    folder: Annotated[Path, Option(help="Where the Dockerfiles are.")] = ROOT / "dockerfiles",
+) -> None:
+    """Build the images of exercise 08."""
+    from course.images import build_all, chosen, inference
+
+    build_all(chosen(inference(folder), words), console)
+
+
+@app.command("compare-images")
+def compare_images(
+    words: Annotated[str, Option("--images", help="Only those whose tags hold one of these words.")] = "",
+    rounds: Annotated[int, Option(min=1, help="How often each is started.")] = 5,
+    fresh: Annotated[bool, Option(help="Build them without cache, and measure that.")] = True,
+    output: Annotated[Path, Option(help="Where the report goes.")] = ROOT / "reports" / "images",
+) -> None:
+    """Measure the images: build, size by layer, start-up, first prediction."""
+    from course.compare_images import compare
+    from course.images import COMPARED, chosen
+
+    compare(chosen(COMPARED, words), output, rounds, fresh, console)
+
+
 @app.command("manifest")
 def write_manifest() -> None:
     """Write what is made from course.toml and exercises/: README's table, the digests of the starters."""

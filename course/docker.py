@@ -82,6 +82,11 @@ def need_engine() -> None:
             ) from problem
 
 
+def base_image() -> str:
+    """The image that the Dockerfiles begin with here."""
+    return os.environ.get("BASE_IMAGE") or BASE_IMAGE
+
+
 def build(
     dockerfile: Path,
     tag: str,
@@ -149,6 +154,11 @@ def failure(log: Path, lines: int = 12) -> str:
 def exists(tag: str) -> bool:
     """Whether there is an image of that name."""
     return bool(docker("image", "ls", "--quiet", tag))
+
+
+def remove(tag: str) -> None:
+    """Remove an image, unless something still needs it."""
+    subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
 
 
 def inspect(tag: str) -> dict[str, Any]:

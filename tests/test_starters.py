@@ -9,6 +9,7 @@ import pytest
 
 from course import ROOT
 from course.manifest import Exercise, exercises, untouched
+from course.pytest_plugin import no_engine
 
 # What a failure must say: that a function, script or service is not written, or that an earlier test told why.
 TOLD = (
@@ -24,6 +25,8 @@ TOLD = (
 def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
     if not untouched(exercise):
         pytest.skip(f"exercises/ has been worked on: {exercise.files}. (If these are new starters: make manifest)")
+    if "pytest.mark.docker" in (ROOT / exercise.test).read_text() and (reason := no_engine()):
+        pytest.skip(reason)
     report = tmp_path / "report.xml"
     command = [
         sys.executable,

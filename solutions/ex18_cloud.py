@@ -128,7 +128,7 @@ def main(
     service = containers.find(ex, "hand")
     check_words(project, region, repository, service.number)
     if dry_run:
-        version = version_of(service.image("hand")) if shutil.which("docker") else "latest"
+        version = version_of(service.image("hand"))
         for command in commands(project, region, repository, service.stem, version, public):
             print(shlex.join(command))
         return
@@ -177,8 +177,11 @@ def check_tools(service: containers.Service) -> None:
 
 
 def version_of(image: str) -> str:
-    """A tag that says what is in an image: the beginning of its digest."""
-    return docker.inspect(image)["Id"].removeprefix("sha256:")[:12] if docker.exists(image) else "latest"
+    """A tag that says what is in an image: the beginning of its digest; `latest` where it is not there yet."""
+    try:
+        return docker.inspect(image)["Id"].removeprefix("sha256:")[:12]
+    except Problem:
+        return "latest"
 
 
 def gcloud(*words: str) -> str:

@@ -280,7 +280,7 @@ def plot(found: list[Measured], path: Path) -> None:
     """Sizes by layer, and seconds to the first prediction with their spread."""
     import matplotlib.pyplot as plt
 
-    names = [one.image.tag.removeprefix("course/").replace(":", "\n") for one in found]
+    names = [re.sub("[-_:]", "\n", one.image.tag.removeprefix("course/")) for one in found]
     figure, (sizes, seconds) = plt.subplots(1, 2, figsize=(max(9, 1.8 * len(found) + 2), 4.6), layout="constrained")
     for place, one in enumerate(found):
         sizes.bar(place, one.base / 1e6, color="lightgrey", edgecolor="white", label=None if place else "base image")
@@ -290,14 +290,22 @@ def plot(found: list[Measured], path: Path) -> None:
             sizes.bar(place, layer.size / 1e6, bottom=below / 1e6, color=f"C{number % 10}", edgecolor="white")
             below += layer.size
         sizes.text(place, below / 1e6, f"{below / 1e6:,.0f}", ha="center", va="bottom")
-    sizes.set(ylabel="MB, unpacked, by layer", xticks=range(len(found)), xticklabels=names)
+    sizes.set(
+        title="From below: the base image, then layer by layer",
+        ylabel="MB, unpacked",
+        xticks=range(len(found)),
+        xticklabels=names,
+    )
     sizes.legend()
     middle = [median(start.prediction for start in one.starts) for one in found]
     least = [value - min(start.prediction for start in one.starts) for value, one in zip(middle, found, strict=True)]
     most = [max(start.prediction for start in one.starts) - value for value, one in zip(middle, found, strict=True)]
     seconds.bar(range(len(found)), middle, 0.6, yerr=[least, most], capsize=4)
     seconds.set(
-        ylabel=f"s from docker run to the first prediction, {CPUS} CPU", xticks=range(len(found)), xticklabels=names
+        title=f"From docker run to the first prediction, {CPUS} CPU",
+        ylabel="s",
+        xticks=range(len(found)),
+        xticklabels=names,
     )
     for one in (sizes, seconds):
         one.grid(axis="y", alpha=0.3)

@@ -6,6 +6,7 @@ shown to students should be what they can type.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -144,11 +145,13 @@ def build(
 
 
 def failure(log: Path, lines: int = 12) -> str:
-    """The last lines of a failed build's log, without those that only repeat the Dockerfile."""
-    text = log.read_text(errors="replace").rstrip()
-    said, _, rest = text.partition("\n------\n")  # BuildKit then repeats the failed step and quotes the Dockerfile
-    reason = rest.splitlines()[-1:] if rest else []
-    return "\n".join(said.splitlines()[-lines:] + reason)
+    """What the step of a build said that failed; of a log without such a step, the end."""
+    text = log.read_text(errors="replace")
+    failed = re.search(r"^#(\d+) ERROR: ", text, re.MULTILINE)
+    if failed is None:
+        return "\n".join(text.rstrip().splitlines()[-lines:])
+    own = re.findall(rf"^#{failed[1]} (?!sha256:)(.*)$", text, re.MULTILINE)
+    return "\n".join(own[-lines:])
 
 
 def exists(tag: str) -> bool:

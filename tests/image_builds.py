@@ -52,8 +52,8 @@ def program(models_dir: Path) -> Path:
 def build(submission: Submission, kind: str, context: Path, *, cuda: str = "") -> str:
     """Build one of a submission's Dockerfiles and return its tag; raises Problem where it does not build."""
     # Other submissions may be tested at the same time.
-    of = hashlib.sha256(f"{submission.folder}{context}".encode()).hexdigest()[:8]
-    tag = f"course-test/{kind}-{cuda or 'cpu'}:{of}"
+    of = hashlib.sha256(f"{submission.folder}{context}{cuda}".encode()).hexdigest()[:8]
+    tag = f"course-test/inference-{kind}:{of}"
     dockerfile = submission.existing(f"dockerfiles/inference_{kind}.dockerfile")
     log = submission.new_folder("build") / "log"
     docker.build(dockerfile, tag, args={"CUDA": cuda}, context=context, log=log, timeout=PATIENCE)

@@ -5,7 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,11 +76,12 @@ def file_of(folder: Path, file: str) -> Path:
 
 
 def bento(ex: str, folder: Path) -> None:
-    """make bento: `bentoml build`."""
+    """Make bento: `bentoml build`."""
     service = find(ex)
     command = build_command(file_of(folder, service.bentofile))
+    log = ROOT / "reports" / "builds" / f"{service.stem}-build.log"
     console.print(f"[bold]bentoml {shlex.join(command).replace(f'{ROOT}/', '').replace(str(ROOT), '.')}[/]")
-    log = run_bentoml(command, f"{service.stem}-build")
+    run_bentoml(command, log)
     if not (built := re.search(r"Successfully built Bento\(tag=\"(\S+)\"\)", log.read_text(errors="replace"))):
         raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{tail(log)}")
     files = len([path for path in bento_path(built[1]).rglob("*") if path.is_file()])
@@ -102,36 +105,59 @@ def build_command(bentofile: Path, *, context: Path = ROOT) -> list[str]:
 
 
 def containerize(ex: str, by: str, folder: Path) -> None:
-    """make containerize: `bentoml containerize`, or the Dockerfile written by hand."""
+    """Make containerize: `bentoml containerize`, or the Dockerfile written by hand."""
     service = find(ex, by)
     docker.need_engine()
+    image, log = service.image(by), ROOT / "reports" / "builds" / f"{service.stem}-{by}.log"
     if by == "hand":
-        args = {"SERVICE": service.module, "MODELS": service.models}
-        docker.build(file_of(folder, DOCKERFILE), service.image(by), args=args)
+        build_by_hand(service, folder, log)
     else:
-        containerize_bento(f"{service.stem}:latest", service.image(by))
-    size = docker.size(service.image(by)) / 1e6
+        console.print(f"[bold]bentoml containerize {service.stem}:latest --image-tag {image}[/]")
+        containerize_bento(f"{service.stem}:latest", image, log)
     again = f" BY={by}" if by == "hand" else ""
-    console.print(f"{service.image(by)}, {size:,.0f} MB\nNext: make run-container EX={ex}{again}")
+    console.print(f"{image}, {docker.size(image) / 1e6:,.0f} MB\nNext: make run-container EX={ex}{again}")
 
 
-def containerize_bento(tag: str, image: str) -> None:
-    """`bentoml containerize`, which logs a failed build and ends as if all were well: look for the image itself.
+def build_by_hand(service: Service, folder: Path, log: Path, cache: bool = True) -> float:
+    """Build a service's image with the Dockerfile written by hand; the seconds that took. Raises Problem."""
+    args = {"SERVICE": service.module, "MODELS": service.models}
+    return docker.build(file_of(folder, DOCKERFILE), service.image("hand"), args=args, cache=cache, log=log)
 
-    Under a name that nobody else has, for an image of an earlier build may be there under the right one.
+
+def containerize_bento(tag: str, image: str, log: Path, cache: bool = True) -> float:
+    """`bentoml containerize`; the seconds that took. It logs a failed build and ends as if all were well.
+
+    So the image is looked for: under a name that nobody else has, for that of an earlier build may be there.
+
+    Raises:
+        Problem: there is no such bento, or no image became of it.
     """
     bento_path(tag)
     unique = f"course-{uuid.uuid4().hex[:12]}:bento"
-    command = ["containerize", tag, "--image-tag", unique]
-    console.print(f"[bold]bentoml containerize {tag} --image-tag {image}[/]")
+    words = ["containerize", tag, "--image-tag", unique, *([] if cache else ["--opt", "no-cache"])]
+    begin = time.monotonic()
     try:
-        log = run_bentoml(command, image.replace(":", "-"), DOCKER_BUILDKIT="1")
+        run_bentoml(words, log, DOCKER_BUILDKIT="1")
         if not docker.exists(unique):
             raise Problem(f"`bentoml containerize` made no image of {tag}. The end of its log, {log}:\n{tail(log)}")
         docker.docker("tag", unique, image)
     finally:
-        if docker.exists(unique):
-            docker.docker("rmi", unique)
+        docker.remove(unique)
+    return time.monotonic() - begin
+
+
+def comparison(ex: str, by: str) -> Callable[[bool, Path], float]:
+    """How `make compare-images` builds a service's image: with the cache of earlier builds or not; its log's path."""
+    service, folder = find(ex, by), ROOT / "solutions"
+
+    def build(cache: bool, log: Path) -> float:
+        if by == "hand":
+            return build_by_hand(service, folder, log, cache)
+        begin = time.monotonic()
+        run_bentoml(build_command(file_of(folder, service.bentofile)), log.with_suffix(".bento.log"))
+        return time.monotonic() - begin + containerize_bento(f"{service.stem}:latest", service.image(by), log, cache)
+
+    return build
 
 
 def bento_path(tag: str) -> Path:
@@ -145,9 +171,8 @@ def bento_path(tag: str) -> Path:
         raise Problem(f"There is no bento {tag}. Build it first: make bento EX={name[2:4]}") from error
 
 
-def run_bentoml(words: list[str], name: str, **env: str) -> Path:
-    """Run a bentoml command; its log. Raises Problem where it says that it failed."""
-    log = ROOT / "reports" / "builds" / f"{name}.log"
+def run_bentoml(words: list[str], log: Path, **env: str) -> None:
+    """Run a bentoml command. Raises Problem where it says that it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True", "NO_COLOR": "1", "COLUMNS": "200"} | env
     with log.open("wb") as output:
@@ -157,7 +182,6 @@ def run_bentoml(words: list[str], name: str, **env: str) -> Path:
         )
     if done.returncode:
         raise Problem(f"`bentoml {words[0]}` failed. The end of its log, {log}:\n{tail(log)}")
-    return log
 
 
 def tail(log: Path, lines: int = 12) -> str:
@@ -167,7 +191,7 @@ def tail(log: Path, lines: int = 12) -> str:
 
 
 def run_container(ex: str, by: str, port: int) -> None:
-    """make run-container: become `docker run`."""
+    """Make run-container: become `docker run`."""
     service = find(ex, by)
     docker.need_engine()
     image, again = service.image(by), " BY=hand" if by == "hand" else ""

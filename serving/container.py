@@ -64,7 +64,9 @@ def check_is_free(port: int) -> None:
         try:
             listener.bind(("0.0.0.0", port))
         except OSError as error:
-            raise Problem(f"Port {port} cannot be used: {error.strerror}. Name another: docker run --env PORT=...") from error
+            raise Problem(
+                f"Port {port} cannot be used: {error.strerror}. Name another: docker run --env PORT=..."
+            ) from error
 
 
 def serve(service: str, port: int) -> int:

@@ -69,7 +69,9 @@ def commands(
     """What must be typed, each command a list of words: tag, log in, push, deploy.
 
     Args:
-        project, region, repository: as for image_address().
+        project: as for image_address().
+        region: as for image_address().
+        repository: as for image_address().
         service: its image here is called `SERVICE:hand`; in Cloud Run, underscores are not allowed in names.
         version: the tag of the image in Artifact Registry.
         public: whether anybody may ask the service; otherwise only those whom Google knows and you allow.

@@ -70,7 +70,9 @@ def build_by_hand(dockerfile: Path, service: str, project: Path, tag: str, log: 
 
 
 @contextmanager
-def serving(image: str, *options: str, port: int = 3000, deadline: float = 90, **more: Any) -> Iterator[docker.Container]:
+def serving(
+    image: str, *options: str, port: int = 3000, deadline: float = 90, **more: Any
+) -> Iterator[docker.Container]:
     """A container that is ready; the test fails where it does not become so."""
     with docker.container(image, *options, port=port, **more) as container:
         try:

@@ -70,7 +70,12 @@ class Images:
         folder = self.submission.new_folder("bento")
         command = ["build", "--bentofile", str(bentofile), "--version", "test", str(self.project)]
         done = subprocess.run(
-            [sys.executable, "-m", "bentoml", *command], cwd=folder, env=self.environment(), capture_output=True, text=True, timeout=240
+            [sys.executable, "-m", "bentoml", *command],
+            cwd=folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
         path = Path(self.store["BENTOML_HOME"]) / "bentos" / service / "test"
         if done.returncode or not path.is_dir():
@@ -80,9 +85,15 @@ class Images:
     def _by_bentoml(self, service: str) -> str:
         self.bento(service)
         tag = images.tag_of(self.submission, f"{service}-bento")
-        code = f"from course.containers import containerize_bento as c; c('{service}:test', '{tag}')"
+        log = self.submission.new_folder("containerize") / "log"
+        code = f"from course.containers import *; containerize_bento('{service}:test', '{tag}', Path('{log}'))"
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=images.PATIENCE
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=images.PATIENCE,
         )
         if done.returncode:
             fail(f"`bentoml containerize {service}:test` made no image:\n{done.stderr[-1500:]}")
@@ -90,7 +101,9 @@ class Images:
 
     def environment(self) -> dict[str, str]:
         """Ours, with all that a network may need, but no model or store of a developer's."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MODEL", "BENTOML_", "BASE_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MODEL", "BENTOML_", "BASE_"))
+        }
         return kept | self.store | {"BENTOML_DO_NOT_TRACK": "True", "COLUMNS": "200"}
 
     def _by_hand(self, service: str) -> str:

@@ -17,6 +17,12 @@ PAYLOAD ?=
 QUICK ?=
 LIE ?=
 BROWSER ?=
+BY ?= bento
+PROJECT ?=
+REGION ?=
+REPOSITORY ?=
+PUBLIC ?=
+DRY_RUN ?=
 IMAGES ?=
 FRESH ?= 1
 # PyTorch's own index of CPU-only builds.
@@ -35,7 +41,7 @@ PROGRAM := models/resnet18.pt2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
 
 ##@ For students
 
@@ -54,6 +60,9 @@ ifeq ($(EX),)
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
 	@echo "           USERS, DURATION, ROUNDS  of the load test: how many ask at a time (32), seconds (10), turns (2)"
 	@echo "           SERVICES  what it loads: '10 13:WORKERS=4,THREADS=0'; PAYLOAD  image, json or npy"
+	@echo "           BY=hand  the image of dockerfiles/bentoml_service.dockerfile instead of BentoML's"
+	@echo "           PROJECT, REGION, REPOSITORY  of Google's cloud, for deploy; PUBLIC=1  open to everybody"
+	@echo "           BASE_IMAGE, PIP_INDEX_URL  a mirror's, for images"
 	@echo "           IMAGES   only those whose names hold one of these words: 'cpu', 'onnx:cuda'"
 	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/"
@@ -107,6 +116,20 @@ large-model: $(READY) ## Why big models are two files: one over 2 GB, made now  
 loadtest: $(READY) $(SERVED) ## Services under load, beside the bare cores; EX=13  | make loadtest EX=13
 	@$(PY) -m course loadtest --ex "$(EX)" --services "$(SERVICES)" --payload "$(PAYLOAD)" --users "$(USERS)" \
 	  --duration "$(DURATION)" --rounds "$(ROUNDS)" --folder "$(or $(SUBMISSION),solutions)"
+
+bento: $(READY) $(SERVED) ## Pack a service with its model: bentoml build            | make bento EX=10
+	@$(PY) -m course bento --ex "$(or $(EX),10)" --folder "$(or $(SUBMISSION),solutions)"
+
+containerize: $(READY) $(SERVED) ## Make an image of the bento, or BY=hand              | make containerize EX=10
+	@$(PY) -m course containerize --ex "$(or $(EX),10)" --by "$(BY)" --folder "$(or $(SUBMISSION),solutions)"
+
+run-container: $(READY) ## Run that image; stop with Ctrl-C                       | make run-container EX=10
+	@$(check_port)
+	@$(PY) -m course run-container --ex "$(or $(EX),10)" --by "$(BY)" --port $(PORT)
+
+deploy: $(READY) ## The image BY=hand on Cloud Run; DRY_RUN=1 only says how       | make deploy PROJECT=...
+	@$(PY) "$(or $(SUBMISSION),solutions)/ex18_cloud.py" --ex "$(or $(EX),10)" --project "$(PROJECT)" \
+	  --region "$(REGION)" --repository "$(REPOSITORY)" $(if $(PUBLIC),--public) $(if $(DRY_RUN),--dry-run)
 
 images: $(READY) $(PROGRAM) ## Build the images of exercise 08; needs Docker      | make images IMAGES=cpu
 	@$(PY) -m course images --images "$(IMAGES)" --folder "$(or $(SUBMISSION),.)/dockerfiles"

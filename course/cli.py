@@ -105,6 +105,41 @@ def is_service(path: Path) -> bool:
 
 
 @app.command()
+def bento(
+    ex: Annotated[str, Option(help="The exercise whose service to pack.")] = "10",
+    folder: Annotated[Path, Option(help="Where its bentofile is.")] = ROOT / "solutions",
+) -> None:
+    """Pack the service of an exercise with `bentoml build`."""
+    from course import containers
+
+    containers.bento(ex, folder)
+
+
+@app.command()
+def containerize(
+    ex: Annotated[str, Option(help="The exercise whose service to put into an image.")] = "10",
+    by: Annotated[str, Option(help="bento, with `bentoml containerize`, or hand, with a Dockerfile.")] = "bento",
+    folder: Annotated[Path, Option(help="Where that Dockerfile is.")] = ROOT / "solutions",
+) -> None:
+    """Make an image of the service of an exercise."""
+    from course import containers
+
+    containers.containerize(ex, by, folder)
+
+
+@app.command()
+def run_container(
+    ex: Annotated[str, Option(help="The exercise whose image to run.")] = "10",
+    by: Annotated[str, Option(help="Who made the image: bento or hand.")] = "bento",
+    port: Annotated[int, Option(help="Where it can be reached.")] = 3000,
+) -> None:
+    """Become `docker run` for the image of an exercise."""
+    from course import containers
+
+    containers.run_container(ex, by, port)
+
+
+@app.command()
 def docs() -> None:
     """Show the course page on the first free port from 8000 on."""
     port = next(port for port in range(8000, 8100) if is_free(port))

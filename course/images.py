@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from course import ROOT, docker
+from course.containers import DOCKERFILE, comparison
 from serving import Problem
 
 
@@ -43,8 +44,14 @@ def inference(folder: Path = ROOT / "dockerfiles") -> list[Image]:
     ]
 
 
+def services() -> list[Image]:
+    """Exercise 10's service in an image by hand, and in the one that BentoML makes."""
+    made_from = {"hand": DOCKERFILE, "bento": "bentofiles/ex10_service.yaml"}
+    return [Image(f"ex10_service:{by}", "a service", made_from[by], comparison("10", by)) for by in made_from]
+
+
 # What `make compare-images` compares.
-COMPARED = inference()
+COMPARED = [*inference(), *services()]
 
 
 def lend_wheels(folder: Path) -> None:

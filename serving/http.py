@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,9 @@ def _computed_once(compute: Callable[..., dict]) -> Callable[..., dict]:
 def restart_dead_workers_quickly(seconds: float = 2) -> None:
     """Look for dead workers every few seconds: BentoML 1.4.39 asks its supervisor, circus, to do so every 10.
 
-    There is no setting for it. Call this under @bentoml.on_deployment, which runs in the supervisor, before the workers.
+    In an image that `bentoml containerize` made it starts none again: one of several workers is missing for ever,
+    and a service's last one takes the whole container with it. There is no setting for either. Call this under
+    @bentoml.on_deployment, which runs in the supervisor, before the workers.
     """
     from circus.controller import Controller
 
@@ -70,6 +73,7 @@ def restart_dead_workers_quickly(seconds: float = 2) -> None:
 
     if start.__name__ != start_looking_often.__name__:
         Controller.start = start_looking_often
+    os.environ.pop("BENTOML_CONTAINERIZED", None)  # all that it means to BentoML is: start none again
 
 
 def batch_without_waiting() -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 from course import ROOT, progress
 from course.manifest import Exercise, untouched
@@ -163,7 +165,7 @@ class Report:
 def _in_words(report) -> str:
     """Why a test failed: its sentence; of a failure that the test did not foresee, what was raised, and where."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is None:
+    if crash is None or crash.message.startswith("Failed: "):  # by pytest.fail
         return report.longreprtext.strip()
     where = Path(crash.path)
     where = where.relative_to(ROOT) if where.is_relative_to(ROOT) else where
@@ -173,6 +175,17 @@ def _in_words(report) -> str:
 def _show_failure(console: Console, text: str) -> None:
     console.print()
     if console.is_terminal:
-        console.print(Panel(escape(text), border_style="red"), soft_wrap=False)
+        console.print(Panel(_in_columns(text), border_style="red"), soft_wrap=False)
     else:
         console.print("\n".join(f"    {line}".rstrip() for line in text.splitlines()), markup=False)
+
+
+def _in_columns(text: str) -> Table | Text:
+    """What expect() says, with its four words in a column of their own; anything else as it is."""
+    found = re.match(r"called +(.*)\ngot +(.*)\nexpected +(.*)\ntry +(.*)$", text, re.DOTALL)
+    if not found:
+        return Text(text)
+    table = Table.grid(padding=(0, 2))
+    for word, said in zip(("called", "got", "expected", "try"), found.groups(), strict=True):
+        table.add_row(Text(word, style="bold"), Text(said))
+    return table

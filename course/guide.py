@@ -195,7 +195,7 @@ def reset(number: str, console: Console) -> None:
         console.print(f"[green]exercises/{file} is the starter again.[/]")
         if kept:
             kept = kept.relative_to(ROOT)
-            console.print(f"Your own is {kept}. To take it back: cp {kept} exercises/{file}")
+            console.print(f"Your own is kept. To take it back:\ncp {kept} exercises/{file}", soft_wrap=True)
 
 
 def _files(exercise: Exercise) -> str:

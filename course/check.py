@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -99,6 +100,8 @@ def _run_tests(exercise: Exercise, console: Console) -> Verdict:
     for stop in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what the tests started is ended
         signal.signal(stop, signal.default_int_handler)
     options = ["--rootdir", str(ROOT), "--submission", str(ROOT / "exercises"), "-x", *PLUGINS]
+    if sys.platform == "linux":  # elsewhere a process that has imported much cannot be trusted to fork
+        options.append("--warm")
     code = pytest.main([str(ROOT / exercise.test), *options], plugins=[report])
     if code == pytest.ExitCode.INTERRUPTED:
         raise Stopped

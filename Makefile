@@ -15,6 +15,9 @@ ROUNDS ?=
 SERVICES ?=
 PAYLOAD ?=
 QUICK ?=
+FORCE ?=
+YES ?=
+DIFF ?=
 LIE ?=
 BROWSER ?=
 BY ?= bento
@@ -41,7 +44,7 @@ PROGRAM := models/resnet18.pt2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
+.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
 
 ##@ For students
 
@@ -55,6 +58,7 @@ ifeq ($(EX),)
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
 	@echo "           MODEL    another of torchvision's classifiers, for export, serve and loadtest (resnet18)"
 	@echo "           BROWSER=0  netron only says where to look, and opens no browser"
+	@echo "           FORCE=1  the solution before your own passes; DIFF=1  what differs from yours"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
@@ -100,6 +104,28 @@ netron: $(READY) $(RESNET18) ## Look at the graph; EX=06: and at the optimised o
 
 check: $(READY) $(RESNET18) ## Check your own work in exercises/, all or one          | make check EX=04
 	@$(PY) -m course check $(EX)
+
+hint: $(READY) ## The next hint of an exercise                                   | make hint EX=04
+	@$(PY) -m course hint $(EX)
+
+progress: $(READY) ## How far along you are                                       | make progress
+	@$(PY) -m course progress
+
+watch: $(READY) $(RESNET18) ## Check each exercise whose file you save, until Ctrl-C | make watch
+	@$(PY) -m course watch
+
+solution: $(READY) ## The solution, once yours passes, or FORCE=1; DIFF=1        | make solution EX=04
+	@$(PY) -m course solution $(EX) $(if $(FORCE)$(YES),--force) $(if $(DIFF),--diff)
+
+reset: $(READY) ## The starter back; your own file is kept aside                  | make reset EX=04
+	@$(PY) -m course reset $(EX)
+
+# Any Python will do: what is wrong may be .venv, or that there is no newer one.
+doctor: ## What is wrong here, and the command that mends it                      | make doctor
+	@for python in "$(PYTHON)" python3 $(PY); do \
+	  if "$$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then \
+	    exec "$$python" -I course/doctor.py --python "$(PYTHON)" --port "$(PORT)"; fi; done; \
+	echo "There is no Python 3 here. Install Python 3.11 or newer, then: make doctor"; exit 1
 
 list: $(READY) ## All exercises                                                   | make list
 	@$(PY) -m course list

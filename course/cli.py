@@ -55,17 +55,73 @@ def show(number: str) -> None:
     console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")
 
 
+Number = Annotated[str, Argument(help="The exercise; without, the one that you are at.")]
+
+
+@app.callback()
+def before_any_command() -> None:
+    """The course."""
+    from course.starters import keep_starters
+
+    keep_starters()
+
+
 @app.command()
 def check(number: Annotated[str, Argument(help="The exercise; all without.")] = "") -> None:
     """Hold exercises/ against the tests, up to the first failure of each exercise."""
-    from course.check import check_exercise
+    from course import guide
+    from course.check import Stopped
 
-    chosen = [manifest.find(number)] if number else manifest.exercises()
-    done = [exercise for exercise in chosen if check_exercise(exercise, ROOT / "exercises", console)]
-    if len(chosen) > 1:
-        console.print(f"[bold]{len(done)} of {len(chosen)} exercises are done.[/]")
-    if len(done) < len(chosen):
-        raise typer.Exit(1)
+    try:
+        if not guide.check(number, guide.terminal()):
+            raise typer.Exit(1)
+    except (Stopped, KeyboardInterrupt):
+        console.print("\nStopped. Nothing was left running; what was not finished is not remembered.")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def hint(number: Number = "") -> None:
+    """The next hint of an exercise."""
+    from course import guide
+
+    guide.hint(number, guide.terminal())
+
+
+@app.command()
+def progress() -> None:
+    """How far along you are, from what the last checks found."""
+    from course import guide
+
+    guide.show_progress(guide.terminal())
+
+
+@app.command()
+def watch() -> None:
+    """Check the exercise whose file was saved, until Ctrl-C."""
+    from course.watch import watch_exercises
+
+    watch_exercises(console)
+
+
+@app.command()
+def solution(
+    number: Number = "",
+    force: Annotated[bool, Option(help="Also before the tests pass.")] = False,
+    diff: Annotated[bool, Option(help="What differs from your own.")] = False,
+) -> None:
+    """The solution of an exercise whose tests pass."""
+    from course import guide
+
+    guide.show_solution(number, force, diff, guide.terminal())
+
+
+@app.command()
+def reset(number: Annotated[str, Argument(help="The exercise.")] = "") -> None:
+    """Put an exercise's starter back; the student's own files are kept."""
+    from course import guide
+
+    guide.reset(number, guide.terminal())
 
 
 @app.command()

@@ -20,6 +20,7 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption("--warm", action="store_true", help="calls of functions share their imports; not for grading")
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one, unless it needs a GPU")
 
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,11 +17,16 @@ MARK = "COURSE_RUN"
 
 
 @contextmanager
-def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """Start a command with its output in a file; at the end of the block, end it with all that it started."""
+def running(
+    command: list[str], *, cwd: Path, env: dict[str, str], log: Path, launch: Callable = subprocess.Popen
+) -> Iterator[subprocess.Popen]:
+    """Start a command with its output in a file; at the end of the block, end it with all that it started.
+
+    launch: what starts it; takes Popen's arguments, and gives what can be used as one.
+    """
     mark = uuid.uuid4().hex
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = launch(
             command,
             cwd=cwd,
             # Added to a mark that is there already: whoever started us must find our processes, too.
@@ -48,8 +53,11 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
 def end(process: subprocess.Popen, patience: float = 5) -> None:
     """End a process and everything that carries its mark: politely, then not."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # gone meanwhile
+            os.killpg(process.pid, signal.SIGTERM)
         wait(process, patience)
+    if close := getattr(process, "close", None):  # a sandbox ends as a whole
+        close()
     deadline = time.monotonic() + patience
     while left := marked(process.mark):
         for one in left:

@@ -14,10 +14,13 @@ import psutil
 
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
 MARK = "COURSE_RUN"
+_PERIODS: list[tuple[float, float]] = []  # when processes ran: from, until
 
 
 @contextmanager
-def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+def running(
+    command: list[str], *, cwd: Path, env: dict[str, str], log: Path, stdin: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen]:
     """Start a command with its output in a file; at the end of the block, end it with all that it started."""
     mark = uuid.uuid4().hex
     with log.open("wb") as output:
@@ -26,16 +29,18 @@ def running(command: list[str], *, cwd: Path, env: dict[str, str], log: Path) ->
             cwd=cwd,
             # Added to a mark that is there already: whoever started us must find our processes, too.
             env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     process.mark = mark
+    begun = time.monotonic()
     try:
         yield process
     finally:
         end(process)
+        _PERIODS.append((begun, time.monotonic()))
 
 
 def wait(process: subprocess.Popen, timeout: float) -> int | None:
@@ -50,17 +55,26 @@ def end(process: subprocess.Popen, patience: float = 5) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         wait(process, patience)
+    end_marked(process.mark, patience)
+    process.wait(patience)
+
+
+def end_marked(mark: str, patience: float = 5) -> None:
+    """End every process that carries a mark.
+
+    Raises:
+        RuntimeError: some would not end.
+    """
     deadline = time.monotonic() + patience
-    while left := marked(process.mark):
+    while left := marked(mark):
         for one in left:
             try:
                 one.kill()
             except psutil.NoSuchProcess:
                 continue
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args} left processes that could not be ended: {left}")
+            raise RuntimeError(f"processes could not be ended: {left}")
         time.sleep(0.05)
-    process.wait(patience)
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -73,6 +87,15 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:  # gone meanwhile, or somebody else's
             continue
     return found
+
+
+def seconds_running() -> float:
+    """For how long at least one process was running that has ended by now."""
+    total, until = 0.0, 0.0
+    for begun, ended in sorted(_PERIODS):
+        total += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
+    return total
 
 
 def free_port() -> int:

@@ -4,12 +4,16 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
+import importlib
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from course import ROOT
+from course.recorder import Recorder
+from course.submission import Inconclusive
 
 # By test: the file, the points that it is worth, whether it passed.
 RESULTS: dict[str, tuple[str, float, bool]] = {}
@@ -18,6 +22,9 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one, unless it needs a GPU")
+    parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
+    parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
+    parser.addoption("--private-tests", action="store_true", help="give tests that lie elsewhere what tests/ offers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(config.getoption("--submission"))
     if not folder.is_dir():
         raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
+    if file := config.getoption("--results"):
+        config.pluginmanager.register(Recorder(file, config.getoption("--limit")))
+    if config.getoption("--private-tests"):
+        sys.path.insert(0, str(ROOT / "tests"))
+        config.pluginmanager.register(importlib.import_module("conftest"), "what tests/ offers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,6 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
+        report.user_properties.append(("inconclusive", str(call.excinfo.value)))
     if report.skipped and item.config.getoption("--no-skips") and not item.get_closest_marker("gpu"):
         report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
     if marker := item.get_closest_marker("points"):

@@ -8,6 +8,14 @@ IMAGE ?= data/cat.png data/coffee.png
 EX ?=
 MODEL ?=
 SUBMISSION ?=
+SUBMISSIONS ?=
+JOBS ?=
+ISOLATION ?=
+PRIVATE ?=
+OUTPUT ?=
+TIME ?=
+SIZE ?= 30
+HOSTILE ?= 5
 CPU ?=
 USERS ?=
 DURATION ?=
@@ -31,7 +39,7 @@ OPTIMIZED := models/resnet18.optimized.onnx
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test lint format docs-build manifest figures crowd clean
+.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test grade gradescope grade-benchmark lint format docs-build manifest figures crowd clean
 
 ##@ For students
 
@@ -109,6 +117,17 @@ docs: $(READY) ## Read the course page in a browser                             
 
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
 	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+
+grade: $(READY) ## Points and reports, of one submission or a class    | make grade SUBMISSIONS=folder JOBS=2
+	@$(PY) -m course grade --submission "$(SUBMISSION)" --submissions "$(SUBMISSIONS)" --ex "$(EX)" --jobs "$(JOBS)" \
+	  --isolation "$(ISOLATION)" --private "$(PRIVATE)" --limit "$(TIME)" --output "$(OUTPUT)"
+
+gradescope: $(READY) ## The archive that Gradescope's machines grade with    | make gradescope EX="04 07"
+	@$(PY) -m course gradescope --ex "$(EX)" --private "$(PRIVATE)" --isolation "$(ISOLATION)" --jobs "$(JOBS)" --limit "$(TIME)"
+
+grade-benchmark: $(READY) ## What grading costs; a class whose grader is killed  | make grade-benchmark EX="04 07"
+	@$(PY) -m course grade-benchmark --ex "$(EX)" --size "$(SIZE)" --hostile "$(HOSTILE)" --jobs "$(or $(JOBS),2)" \
+	  --isolation "$(or $(ISOLATION),process)"
 
 ##@ For maintainers
 

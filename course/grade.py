@@ -114,7 +114,9 @@ def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
             finally:
                 shutil.rmtree(plan.output / ".work", ignore_errors=True)
     except Timeout:
-        raise Problem(f"{plan.output} is in use by another `make grade`. Wait for it, or name another OUTPUT=.") from None
+        raise Problem(
+            f"{plan.output} is in use by another `make grade`. Wait for it, or name another OUTPUT=."
+        ) from None
 
 
 def _tidy(output: Path) -> None:
@@ -196,7 +198,9 @@ def _result(plan: Plan, submission: HandedIn, exercise: Exercise, stop: threadin
     if submission.refused:
         return _without_tests(exercise, failure=submission.refused)
     if not any((submission.folder / file).is_file() for file in exercise.files):
-        return _without_tests(exercise, failure=f"Nothing was handed in: there is no {' and no '.join(exercise.files)}.")
+        return _without_tests(
+            exercise, failure=f"Nothing was handed in: there is no {' and no '.join(exercise.files)}."
+        )
     work = plan.output / ".work" / submission.slug / exercise.number
     return grade_exercise(exercise, submission.folder, work, plan.options, stop)
 
@@ -280,4 +284,3 @@ def _table(result: SubmissionResult) -> Table:
     table.add_section()
     table.add_row("", "all", points(result), "")
     return table
-

@@ -18,10 +18,10 @@ PARTS = re.compile(r"^(called|got|expected|try) {2,}", re.MULTILINE)
 
 
 def write_submission(result: SubmissionResult, output: Path) -> None:
-    """All reports of one submission. Only result.json, for_teacher.html and results.json know of private tests."""
+    """All reports of one submission. Only result.json, for_teacher.html and gradescope.json tell of private tests."""
     folder = output / result.slug
     write_whole(folder / "result.json", result.model_dump_json(indent=2))
-    write_whole(folder / "results.json", as_gradescope(result))
+    write_whole(folder / "gradescope.json", as_gradescope(result))
     write_whole(folder / "junit.xml", as_junit(result))
     write_whole(folder / "summary.md", github.as_summary(result))
     write_whole(folder / "classroom.json", github.as_classroom(result))
@@ -91,7 +91,9 @@ def as_csv(results: list[SubmissionResult]) -> str:
     table = csv.writer(text)
     table.writerow(["submission", "points", "of", "open", "state", *(f"exercise {number}" for number in numbers)])
     for result in results:
-        reached = {exercise.number: "" if exercise.problem else f"{exercise.reached:g}" for exercise in result.exercises}
+        reached = {
+            exercise.number: "" if exercise.problem else f"{exercise.reached:g}" for exercise in result.exercises
+        }
         state = "final" if result.final else "run again"
         row = [_cell(result.name), f"{result.reached:g}", f"{result.worth:g}", f"{result.open:g}", state]
         table.writerow([*row, *(reached[number] for number in numbers)])
@@ -99,7 +101,7 @@ def as_csv(results: list[SubmissionResult]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that no spreadsheet computes. (They look past spaces, and at more than the equals sign.)"""
+    """Text that no spreadsheet computes: they look past spaces, and at more than the equals sign."""
     text = " ".join(text.split())
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "|", "%")) else text
 
@@ -113,7 +115,9 @@ def as_class_page(results: list[SubmissionResult]) -> str:
     """The page of the class, for the teacher."""
     numbers = {exercise.number: exercise for result in results for exercise in result.exercises}
     columns = [numbers[number] for number in sorted(numbers)]
-    return _templates().get_template("grade_class.html").render(results=results, columns=columns, hardest=hardest(results))
+    return (
+        _templates().get_template("grade_class.html").render(results=results, columns=columns, hardest=hardest(results))
+    )
 
 
 def hardest(results: list[SubmissionResult], most: int = 8) -> list[tuple[str, TestResult, int, int]]:

@@ -173,7 +173,7 @@ def _command(tests: list[str], folder: Path, results: Path, work: Path, options:
 
 
 def isolation(kind: str) -> list[str]:
-    """pytest's option for it."""
+    """Pytest's option for it."""
     known = "--isolation" in (ROOT / "course" / "pytest_plugin.py").read_text()
     return ["--isolation", kind] if known else []
 

@@ -100,7 +100,7 @@ apt-get install -y --no-install-recommends python3 python3-venv
 .venv/bin/python -m pip install --no-deps --no-build-isolation -e .
 
 # The models that tests serve; then the solution that made them goes.
-.venv/bin/python -m course.test_models models-of-the-tests
+.venv/bin/python -m course.models_for_tests models-of-the-tests
 rm -rf solutions
 mkdir solutions
 """
@@ -118,7 +118,7 @@ export COURSE_TEST_MODELS="$PWD/models-of-the-tests"
 .venv/bin/python -m course grade --submission "$autograder/submission" --output "$grades" {options}
 # 1: graded, but something has to be run again; results.json says what.
 code=$?
-cp "$grades/submission/results.json" "$autograder/results/results.json" || exit "$code"
+cp "$grades/submission/gradescope.json" "$autograder/results/results.json" || exit "$code"
 """
 
 
@@ -130,7 +130,9 @@ def write_archive(
     It has the tests of these exercises only, and neither solutions (but the one that setup.sh runs and removes)
     nor models.
     """
-    options = f'--ex "{" ".join(one.number for one in exercises)}" --isolation {isolation} --jobs {jobs} --limit {limit}'
+    options = (
+        f'--ex "{" ".join(one.number for one in exercises)}" --isolation {isolation} --jobs {jobs} --limit {limit}'
+    )
     if private:
         options += " --private private"
     wanted = {one.test for one in exercises}

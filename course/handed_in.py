@@ -190,7 +190,9 @@ def several(folder: Path) -> list[HandedIn]:
     if not found:
         raise Problem(f"SUBMISSIONS={folder}: neither a folder nor an archive ({', '.join(ARCHIVES)}) is in there.")
     if any(path.name in exercise.files for path in folder.iterdir() for exercise in exercises()):
-        raise Problem(f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}")
+        raise Problem(
+            f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
+        )
     return _handed_in(found)
 
 

@@ -113,5 +113,5 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def _details(report: pytest.TestReport) -> str:
-    """pytest's own account, where it is more than the message."""
+    """Pytest's own account, where it is more than the message."""
     return report.longreprtext if hasattr(report.longrepr, "reprcrash") else ""

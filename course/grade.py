@@ -30,9 +30,9 @@ from course.handed_in import HandedIn
 from course.manifest import Exercise
 from course.processes import MARK, end_marked
 from course.results import ExerciseResult, SubmissionResult, points, write_whole
+from course.sandbox import MODES
 from serving import Problem
 
-ISOLATIONS = ("process", "docker", "none")
 OUTPUT = ROOT / "reports" / "grades"
 
 
@@ -69,8 +69,8 @@ class Plan:
         """
         if bool(submission) == bool(submissions):
             raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
-        if isolation and isolation not in ISOLATIONS:
-            raise Problem(f"ISOLATION={isolation}: there are {', '.join(ISOLATIONS)}.")
+        if isolation and isolation not in MODES:
+            raise Problem(f"ISOLATION={isolation}: there are {', '.join(MODES)}.")
         if private and not any(Path(private).glob("test_ex[0-9][0-9]*.py")):
             raise Problem(f"PRIVATE={private}: no file test_exNN_name.py is in there.")
         chosen = [manifest.find(number) for number in dict.fromkeys(ex.replace(",", " ").split())]
@@ -132,7 +132,7 @@ def _grade(plan: Plan, console: Console) -> list[SubmissionResult]:
     from course.grade_reports import write_class, write_submission
 
     for submission in plan.submissions:
-        submission.take_over(plan.output / ".work" / submission.slug / "submission")
+        submission.take_over(plan.output / ".work" / submission.slug / "handed-in")
     stop = threading.Event()
     results: dict[str, dict[str, ExerciseResult]] = {submission.slug: {} for submission in plan.submissions}
     ended: list[SubmissionResult] = []

@@ -21,6 +21,7 @@ from course.manifest import Exercise
 from course.processes import running, wait
 from course.recorder import read_results
 from course.results import ExerciseResult, TestResult
+from course.sandbox import without_network
 
 # How long a test that has begun, and tidying up after it, may go on after the limit. pytest-timeout ends it before.
 GRACE = 400
@@ -147,8 +148,8 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
     """
     if code is None:
         return Run([], "The grader's run had not ended in time and was stopped.")
-    if code < 0:
-        return Run([], f"The grader's run was ended by {signal.Signals(-code).name}.")
+    if code < 0 or code > 128:  # bubblewrap hands a signal on as 128 and more, as shells do
+        return Run([], f"The grader's run was ended by {_name(-code if code < 0 else code - 128)}.")
     if recorded is None:
         return Run([], f"The grader's run left no results of its own (exit code {code}). It says: {said}")
     if recorded["problems"] or recorded["exit"] not in (0, 1) or recorded["exit"] != code:
@@ -162,6 +163,12 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
     return Run([TestResult(id=node, points=collected[node], **tests[node]) for node in collected])
 
 
+def _name(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def _command(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
     command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     command += ["--submission", str(folder), "--results", str(results), "--limit", str(options.limit)]
@@ -169,13 +176,9 @@ def _command(tests: list[str], folder: Path, results: Path, work: Path, options:
     command += ["-q", "-s", "--no-header", "--basetemp", str(work / "pytest")]
     if not tests[0].startswith("tests/"):
         command += ["--private-tests"]
-    return command + isolation(options.isolation)
-
-
-def isolation(kind: str) -> list[str]:
-    """Pytest's option for it."""
-    known = "--isolation" in (ROOT / "course" / "pytest_plugin.py").read_text()
-    return ["--isolation", kind] if known else []
+    command += ["--isolation", options.isolation]
+    # The tests talk to students' services over loopback: where that can be had, there is no other network.
+    return command if options.isolation == "none" else without_network(command)
 
 
 def _environment() -> dict[str, str]:

@@ -5,11 +5,13 @@ outside. Archives are unpacked piece by piece under a limit on files and bytes, 
 """
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,11 +19,16 @@ from typing import BinaryIO
 
 from course.manifest import exercises
 from course.results import clean
+from course.sandbox import MB, copy_submission
 from serving import Problem
 
-MOST_FILES, MOST_BYTES = 5000, 500_000_000
+MOST_FILES, MOST_BYTES = 2000, 50 * MB
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SKIPPED = {"__pycache__", "__MACOSX", ".git", ".venv", "node_modules", ".DS_Store"}
+
+
+# What reading somebody else's archive can raise.
+BROKEN = (OSError, EOFError, ValueError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class Refused(Exception):
@@ -37,30 +44,36 @@ class HandedIn:
     source: Path
     folder: Path | None = None  # a copy of the shape of exercises/, once it was taken over
     refused: str = ""  # why there is none
+    left_out: list[str] = field(default_factory=list)  # what was not copied: links and the like, in sentences
     digests: dict[str, str] = field(default_factory=dict)  # of each file
 
     def take_over(self, into: Path) -> None:
         """Copy or unpack it into an empty folder, and find the exercises in there."""
         shutil.rmtree(into, ignore_errors=True)
-        into.mkdir(parents=True)
         try:
-            for path, file in _files_of(self.source, _Allowance()):
-                target = into / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as copy:
-                    shutil.copyfileobj(file, copy)
+            unpacked = into / "unpacked"
+            if not self.source.is_dir():
+                self._unpack(unpacked)
+            self.left_out = copy_submission(unpacked if unpacked.is_dir() else self.source, into / "submission")
+            into = into / "submission"
             self.folder = shape(into)
             self.digests = {
                 path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
                 for path in sorted(self.folder.rglob("*"))
                 if path.is_file()
             }
-        except Refused as refused:
-            self.refused = str(refused)
-        # An archive can raise anything: it is somebody else's file.
-        except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, tarfile.TarError, zipfile.BadZipFile,
-                zipfile.LargeZipFile, UnicodeError) as error:  # fmt: skip
+        except (Refused, Problem) as refused:
+            self.refused = str(refused).replace(str(unpacked), "It").replace(str(self.source), "It")
+        except BROKEN as error:
             self.refused = f"{self.name} cannot be unpacked: {clean(str(error)) or type(error).__name__}."
+
+    def _unpack(self, into: Path) -> None:
+        into.mkdir(parents=True)
+        for path, file in _files_of(self.source, _Allowance()):
+            target = into / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as copy:
+                shutil.copyfileobj(file, copy)
 
 
 class _Allowance:
@@ -88,30 +101,13 @@ class _Limited:
         piece = self.file.read(size)
         self.allowance.bytes += len(piece)
         if self.allowance.bytes > MOST_BYTES:
-            raise Refused(f"It has more than {MOST_BYTES // 1_000_000} MB.")
+            raise Refused(f"It has more than {MOST_BYTES // MB} MB.")
         return piece
 
 
 def _files_of(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _Limited]]:
-    """Every regular file of a folder or archive: its path in there, and it opened."""
-    if source.is_dir():
-        yield from _files_of_folder(source, allowance)
-    elif source.name.lower().endswith(".zip"):
-        yield from _files_of_zip(source, allowance)
-    else:
-        yield from _files_of_tar(source, allowance)
-
-
-def _files_of_folder(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _Limited]]:
-    for parent, folders, files in os.walk(source):
-        folders[:] = sorted(set(folders) - SKIPPED)
-        for name in sorted(set(files) - SKIPPED):
-            path = Path(parent) / name
-            allowance.file()
-            if path.is_symlink() or not path.is_file():
-                continue
-            with path.open("rb") as file:
-                yield path.relative_to(source), allowance.limited(file)
+    """Every regular file of an archive: its path in there, and it opened."""
+    yield from (_files_of_zip if source.name.lower().endswith(".zip") else _files_of_tar)(source, allowance)
 
 
 def _files_of_zip(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _Limited]]:
@@ -132,7 +128,7 @@ def _files_of_tar(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _
             allowance.file()
             allowance.bytes += member.size
             if allowance.bytes > MOST_BYTES:
-                raise Refused(f"It has more than {MOST_BYTES // 1_000_000} MB.")
+                raise Refused(f"It has more than {MOST_BYTES // MB} MB.")
             if member.isreg() and (path := inside(member.name)) is not None:
                 allowance.bytes -= member.size
                 yield path, allowance.limited(archive.extractfile(member))

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,17 +14,25 @@ import psutil
 
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
 MARK = "COURSE_RUN"
-_PERIODS: list[tuple[float, float]] = []  # when processes ran: from, until
 
 
 @contextmanager
 def running(
-    command: list[str], *, cwd: Path, env: dict[str, str], log: Path, stdin: int = subprocess.DEVNULL
+    command: list[str],
+    *,
+    cwd: Path,
+    env: dict[str, str],
+    log: Path,
+    stdin: int = subprocess.DEVNULL,
+    launch: Callable = subprocess.Popen,
 ) -> Iterator[subprocess.Popen]:
-    """Start a command with its output in a file; at the end of the block, end it with all that it started."""
+    """Start a command with its output in a file; at the end of the block, end it with all that it started.
+
+    launch: what starts it; takes Popen's arguments, and gives what can be used as one.
+    """
     mark = uuid.uuid4().hex
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = launch(
             command,
             cwd=cwd,
             # Added to a mark that is there already: whoever started us must find our processes, too.
@@ -35,12 +43,10 @@ def running(
             start_new_session=True,
         )
     process.mark = mark
-    begun = time.monotonic()
     try:
         yield process
     finally:
         end(process)
-        _PERIODS.append((begun, time.monotonic()))
 
 
 def wait(process: subprocess.Popen, timeout: float) -> int | None:
@@ -53,8 +59,11 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
 def end(process: subprocess.Popen, patience: float = 5) -> None:
     """End a process and everything that carries its mark: politely, then not."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # gone meanwhile
+            os.killpg(process.pid, signal.SIGTERM)
         wait(process, patience)
+    if close := getattr(process, "close", None):  # a sandbox ends as a whole
+        close()
     end_marked(process.mark, patience)
     process.wait(patience)
 
@@ -87,15 +96,6 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:  # gone meanwhile, or somebody else's
             continue
     return found
-
-
-def seconds_running() -> float:
-    """For how long at least one process was running that has ended by now."""
-    total, until = 0.0, 0.0
-    for begun, ended in sorted(_PERIODS):
-        total += max(0.0, ended - max(begun, until))
-        until = max(until, ended)
-    return total
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from course import ROOT
+from course import ROOT, sandbox
 from course.recorder import Recorder
 from course.submission import Inconclusive
 
@@ -21,6 +21,12 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption(
+        "--isolation",
+        choices=sandbox.MODES,
+        default="none",
+        help="what student code runs in: none, as for your own (default); process: a sandbox, with limits",
+    )
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one, unless it needs a GPU")
     parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
     parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
@@ -29,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     RESULTS.clear()
+    sandbox.mode = config.getoption("--isolation")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background jobs deaf to Ctrl-C; what the tests start would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,6 +77,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if sandbox.mode != "none":
+        terminalreporter.section("isolation")
+        terminalreporter.write_line(sandbox.means().sentence)
     results = RESULTS.values()
     if results:
         terminalreporter.section("points")

@@ -9,8 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple, NoReturn
 import httpx
 import pytest
 
-from course import ROOT, worker
+from course import ROOT, processes, sandbox, worker
 from course.manifest import solution
-from course.processes import end, free_port, running, wait
+from course.processes import end, free_port, wait
+from course.sandbox import LIMITS, Limits
 
 
 class Finished(NamedTuple):
@@ -37,17 +39,19 @@ class Server:
     def __init__(self, url: str, process: subprocess.Popen, log: Path) -> None:
         self.url = url
         self.process = process
-        self.log = log
+        self.log = Log(log)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request; fail the test, with the server's log, where no answer comes within 60 s."""
         try:
-            return httpx.request(method, self.url + path, timeout=60, **options)
+            return _request(method, self.url + path, timeout=60, **options)
         except httpx.HTTPError as error:
             fail(f"{method} {path} got no answer: {error!r}.{self.last_words()}")
 
     def last_words(self, lines: int = 15) -> str:
         """The last exception in the log, or else its end, as a sentence to end a failure message with."""
+        if excess := _excess(self.process):
+            return f" The service was ended: {excess}."
         log = self.log.read_text(errors="replace")
         exceptions = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE)
         if exceptions:
@@ -56,14 +60,29 @@ class Server:
         return f" The end of the service's log:\n{tail}"
 
 
+class Log:
+    """What a process has printed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read_text(self, errors: str = "replace") -> str:
+        """Its first 10 MB: a process that prints on may have printed gigabytes when somebody looks."""
+        with self.path.open("rb") as file:
+            return file.read(sandbox.LIMITS.output).decode(errors=errors)
+
+
 class Submission:
     """A folder of the same shape as solutions/."""
 
-    def __init__(self, folder: Path, scratch: Path) -> None:
-        """scratch: an empty folder for what the submission's processes write."""
+    def __init__(self, folder: Path, scratch: Path, *, trusted: bool = False, limits: Limits = LIMITS) -> None:
+        """scratch: an empty folder for what the submission's processes write. trusted: it is ours; no isolation."""
         self.folder = folder.resolve()
         self.scratch = scratch
+        self.trusted = trusted
+        self.limits = limits
         self._numbers = count()
+        self._used: set[Path] = set()
 
     def call(self, file: str, function: str, *, timeout: float = 30, **arguments: Any) -> Any:
         """What a function of one of its files returns: arrays, numbers, text, paths, lists and dicts of them.
@@ -77,24 +96,27 @@ class Submission:
         encoded = worker.encode(arguments, folder, "argument")
         call = {"file": str(path), "function": function, "arguments": encoded}
         (folder / "call.json").write_text(json.dumps(call))
-        code, output = self._finish([sys.executable, "-m", "course.worker", str(folder)], {}, timeout, name)
+        folders = self.folders(arguments, write=[folder])
+        command = [sys.executable, "-m", "course.worker", str(folder)]
+        code, output = self._finish(command, {}, timeout, name, folders)
 
-        if (folder / "error.json").exists():
-            fail(_told(file, function, name, json.loads((folder / "error.json").read_text())))
-        if code < 0:
-            fail(f"{name} crashed the interpreter ({signal.Signals(-code).name}).\n{_tail(output)}")
-        if not (folder / "result.json").exists():
-            fail(f"{name} ended the program (exit code {code}) instead of returning. Does it call sys.exit()?")
         try:
-            return worker.decode(json.loads((folder / "result.json").read_text()), folder)
+            if (folder / "error.json").exists():
+                fail(_told(file, function, name, worker.read_error(folder)))
+            if code < 0:
+                fail(f"{name} crashed the interpreter ({signal.Signals(-code).name}).\n{_tail(output)}")
+            if not (folder / "result.json").exists():
+                fail(f"{name} ended the program (exit code {code}) instead of returning. Does it call sys.exit()?")
+            return worker.read_result(folder)
         except (ValueError, OSError) as error:
-            fail(f"{name}: its result cannot be read: {error}.")
+            fail(f"{name}: its result cannot be read: {_short(str(error))}.")
 
     def run(self, file: str, *arguments: Any, timeout: float = 120, env: dict[str, str] | None = None) -> Finished:
         """Run one of its files as a script. Fails the test where it is missing, runs too long or crashes."""
         path = self.existing(file)
         name = " ".join(["python", file, *map(str, arguments)])
-        finished = self._finish([sys.executable, str(path), *map(str, arguments)], env or {}, timeout, name)
+        command = [sys.executable, str(path), *map(str, arguments)]
+        finished = self._finish(command, env or {}, timeout, name, self.folders(_options(arguments), env))
         if finished.code < 0:
             fail(f"`{name}` crashed the interpreter ({signal.Signals(-finished.code).name}).\n{_tail(finished.output)}")
         return finished
@@ -105,8 +127,9 @@ class Submission:
         path = self.existing(file)
         log = self.new_folder("run") / "log"
         command = [sys.executable, str(path), *map(str, arguments)]
-        with running(command, cwd=ROOT, env=self.environment(env), log=log) as process:
-            process.log = log
+        folders = self.folders(_options(arguments), env)
+        with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
+            process.log = Log(log)
             yield process
 
     @contextmanager
@@ -135,10 +158,10 @@ class Submission:
         port = free_port()
         command = [sys.executable, "-m", "bentoml", "serve", f"{path.stem}:ImageClassifierService"]
         command += ["--working-dir", str(path.parent), "--host", "127.0.0.1", "--port", str(port)]
-        own = {"BENTOML_HOME": str(folder / "bentoml")}
-        environment = self.environment(own | (env or {}))
-        with running(command, cwd=folder, env=environment, log=folder / "log") as process:
-            yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
+        env = {"BENTOML_HOME": str(folder / "bentoml")} | (env or {})
+        log, folders = self.new_folder("log") / "log", self.folders({}, env, write=[folder])
+        with self.running(command, cwd=folder, env=env, log=log, folders=folders) as process:
+            yield Server(f"http://127.0.0.1:{port}", process, log)
 
     @contextmanager
     def starting_app(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
@@ -148,14 +171,16 @@ class Submission:
         port = free_port()
         command = [sys.executable, "-m", "uvicorn", f"{path.stem}:app", "--app-dir", str(path.parent)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
-        with running(command, cwd=folder, env=self.environment(env), log=folder / "log") as process:
-            yield Server(f"http://127.0.0.1:{port}", process, folder / "log")
+        log, folders = self.new_folder("log") / "log", self.folders({}, env, write=[folder])
+        with self.running(command, cwd=folder, env=env, log=log, folders=folders) as process:
+            yield Server(f"http://127.0.0.1:{port}", process, log)
 
     def existing(self, file: str) -> Path:
         """Where one of its files is; fails the test where it is missing."""
         path = solution(file) if self.folder == ROOT / "solutions" else self.folder / file
         if not path.is_file():
             fail(f"{file} is missing in {self.folder}.")
+        self._used.add(path)
         return path
 
     def new_folder(self, kind: str) -> Path:
@@ -164,14 +189,66 @@ class Submission:
         folder.mkdir(parents=True)
         return folder
 
-    def _finish(self, command: list[str], env: dict[str, str], timeout: float, name: str) -> Finished:
+    @contextmanager
+    def running(
+        self, command: list[str], *, cwd: Path, env: dict[str, str] | None, log: Path, folders: sandbox.Folders
+    ) -> Iterator[subprocess.Popen]:
+        """Run a command with its student code, isolated as this run of pytest wants it; see also folders()."""
+        environment = self.environment(env)
+        if self.trusted:
+            context = processes.running(command, cwd=cwd, env=environment, log=log)
+        else:
+            context = sandbox.running(command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits)
+        begun = time.monotonic()
+        try:
+            with context as process:
+                yield process
+        finally:
+            if not self.trusted:
+                _PERIODS.append((begun, time.monotonic()))
+
+    def folders(
+        self,
+        arguments: dict[str, Any],
+        env: dict[str, str] | None = None,
+        *,
+        write: Iterable[Path] = (),
+    ) -> sandbox.Folders:
+        """What a process must see of this machine: its own files, and what its arguments and variables name.
+
+        A file or folder that is there is read; one that is not is written, and so are those of the arguments called
+        as in OUTPUTS, temporary folders, and write. The file that a test gives to read stays as it is even in a
+        folder that may be written to: what is expected is often worked out from it.
+        """
+        reads, writes = {self.folder, *(path.parent for path in self._used)}, set(write)
+        for key, path in _named_paths({**(env or {}), **arguments}):
+            temporary = path.is_relative_to(tempfile.gettempdir()) and not path.is_relative_to(self.folder)
+            if path.is_dir():
+                (writes if temporary and key not in READ_ONLY else reads).add(path)
+            elif path.is_file() and key not in OUTPUTS:
+                reads.add(path)
+                if temporary:
+                    reads.add(path.parent)  # a model's weights may be in a second file
+            elif temporary:
+                folder = next(folder for folder in path.parents if folder.exists())
+                writes.add(folder if folder.is_dir() else folder.parent)
+        return sandbox.Folders(reads - writes, writes)
+
+    def _finish(
+        self, command: list[str], env: dict[str, str], timeout: float, name: str, folders: sandbox.Folders
+    ) -> Finished:
         log = self.new_folder("run") / "log"
-        with running(command, cwd=ROOT, env=self.environment(env), log=log) as process:
+        with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
             code = wait(process, timeout)
             if code is None:
                 end(process, patience=1)
-                fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
-        return Finished(code, log.read_text(errors="replace"))
+                if not _excess(process):
+                    fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
+        if excess := _excess(process):
+            fail(f"{name} was ended: {excess}.")
+        if code == -signal.SIGXCPU:
+            fail(f"{name} was ended: it used more than {self.limits.cpu} s of CPU time.")
+        return Finished(code, Log(log).read_text())
 
     def environment(self, extra: dict[str, str] | None) -> dict[str, str]:
         """The environment variables that its processes get: few of ours, and extra."""
@@ -190,6 +267,70 @@ class Submission:
         return kept | own | (extra or {})
 
 
+_PERIODS: list[tuple[float, float]] = []  # when processes with student code ran: from, until
+
+
+def seconds_of_submissions() -> float:
+    """For how long at least one process with student code was running, of those that have ended by now."""
+    total, last = 0.0, 0.0
+    for begun, ended in sorted(_PERIODS):
+        total += max(0.0, ended - max(begun, last))
+        last = max(last, ended)
+    return total
+
+
+# Arguments and options that say where to write, even where there is something already.
+OUTPUTS = ("output", "--output")
+# Variables that name folders which no student code has to write to.
+READ_ONLY = ("MODELS_DIR", "PYTHONPATH", "PATH", "TORCH_HOME")
+
+
+def _options(arguments: Iterable[Any]) -> dict[str, Any]:
+    """A script's arguments by the options that they follow, the others by their places."""
+    words = [str(word) for word in arguments]
+    return {
+        before if before.startswith("-") else str(place): word
+        for place, (before, word) in enumerate(zip(["", *words], words, strict=False))
+    }
+
+
+def _named_paths(value: Any, key: str = "") -> Iterator[tuple[str, Path]]:
+    """Every absolute path in arguments or variables, with the name of the argument or variable."""
+    match value:
+        case dict():
+            for name, child in value.items():
+                yield from _named_paths(child, key or name)
+        case list() | tuple():
+            for child in value:
+                yield from _named_paths(child, key)
+        case Path() if value.is_absolute():
+            yield key, value
+        case str() if value.startswith("/"):
+            for part in value.split(os.pathsep):
+                if part.startswith("/"):
+                    yield key, Path(part)
+
+
+def _excess(process: subprocess.Popen) -> str:
+    """Which limit it was ended for, if any."""
+    return getattr(process, "exceeded", "")
+
+
+def _request(method: str, url: str, timeout: float, **options: Any) -> httpx.Response:
+    """As httpx.request(), but of an answer without end it takes 32 MB, and for no longer than the timeout."""
+    give_up = time.monotonic() + timeout
+    with httpx.stream(method, url, timeout=timeout, **options) as answer:
+        body = b""
+        for part in answer.iter_bytes(2**20):
+            body += part
+            if len(body) > 32 * 2**20:
+                raise httpx.ReadError("the answer is longer than 32 MB")
+            if time.monotonic() > give_up:
+                raise httpx.ReadTimeout(f"the answer had not ended after {timeout:.0f} s")
+    headers = [pair for pair in answer.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")]
+    return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
+
+
 def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
     give_up = time.monotonic() + deadline
     while True:
@@ -200,7 +341,7 @@ def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
         if time.monotonic() > give_up:
             fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{server.last_words()}")
         try:
-            if httpx.get(f"{server.url}/readyz", timeout=5).is_success:
+            if _request("GET", f"{server.url}/readyz", timeout=5).is_success:
                 return
         except httpx.TransportError:
             pass  # not listening yet

@@ -15,8 +15,8 @@ from image_service import tensor
 from PIL import Image
 
 from course import ROOT
-from course.processes import running, wait
-from course.submission import Submission, expect, fail
+from course.processes import wait
+from course.submission import Log, Submission, expect, fail
 
 FILE = "locustfiles/ex11_locustfile.py"
 PATHS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
@@ -71,14 +71,15 @@ def stand_in(status: int = 200, seconds: float = 0.05):
 
 def run_locust(submission: Submission, url: str, *options: str, users: int = 2, seconds: float = 1) -> Run:
     """Run the submission's locust file without its web page. Fails the test where it sends nothing."""
-    folder = submission.new_folder("locust")
+    folder, log_file = submission.new_folder("locust"), submission.new_folder("log") / "log"
     file = submission.existing(FILE)
     command = [sys.executable, "-m", "locust", "-f", f"{file},{ROOT / 'course' / 'load_samples.py'}", "--headless"]
     command += ["--only-summary", "--host", url, "--users", str(users), "--spawn-rate", str(users), *options]
     command += ["--samples", str(folder), "--warm-up", "0", "--window", str(seconds), "--stop-timeout", "5"]
-    with running(command, cwd=ROOT, env=submission.environment(None), log=folder / "log") as process:
+    folders = submission.folders({}, write=[folder])
+    with submission.running(command, cwd=ROOT, env=None, log=log_file, folders=folders) as process:
         code = wait(process, 60)
-    log = (folder / "log").read_text(errors="replace")
+    log = Log(log_file).read_text()
     samples = json.loads((folder / "samples.json").read_text()) if (folder / "samples.json").exists() else None
     if not samples or not samples["ends"]:
         reason = [line for line in log.splitlines() if "Error" in line or "ERROR" in line] or log.splitlines()[-5:]

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 from small_models import small_model
 
+from course import model_files
 from course.processes import wait
 from course.submission import Submission, expect, fail
 
@@ -63,14 +63,14 @@ def test_says_in_one_sentence_why_a_file_cannot_be_shown(submission, tmp_path, k
 
 
 def self_contained(path: Path) -> bool:
-    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    tensors = model_files.load(path).graph.initializer
     return not any(uses_external_data(tensor) for tensor in tensors)
 
 
 def logits_of(submission: Submission, folder: Path, images: np.ndarray) -> np.ndarray:
     """What `forward` gives, as exported: the other methods are held against it."""
     submission.call(FILE, "export_method", method="forward", path=folder / "forward.onnx", timeout=120)
-    return ort.InferenceSession(folder / "forward.onnx").run(None, {"input": images})[0]
+    return model_files.open_session(folder / "forward.onnx").run(None, {"input": images})[0]
 
 
 @pytest.mark.points(0.5)
@@ -86,7 +86,7 @@ def test_exports_a_method(submission, tmp_path, method):
         expected=f"{path.name} alone, with the weights in it, and nothing left over",
         hint="torch.onnx.export(..., external_data=False) into a temporary folder beside it, then os.replace",
     )
-    nodes = Counter(node.op_type for node in onnx.load(path).graph.node)
+    nodes = Counter(node.op_type for node in model_files.load(path).graph.node)
     expect(
         "Conv" in nodes and set(nodes) & ALL_OWN == OWN[method],
         called=called,
@@ -95,7 +95,7 @@ def test_exports_a_method(submission, tmp_path, method):
         hint="the exporter calls the model, that is forward(): wrap the model, and call the method in the wrapper's forward",
     )
     images = np.random.default_rng(1).normal(size=(5, 3, 32, 32)).astype(np.float32)
-    session = ort.InferenceSession(path)
+    session = model_files.open_session(path)
     try:
         got = session.run(None, {"input": images})
     except Exception as error:  # ONNX Runtime's own kinds

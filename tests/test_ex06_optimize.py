@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from course import model_files
 from course.submission import Submission, expect
 
 FILE = "ex06_optimize.py"
@@ -96,7 +97,7 @@ def optimised(before: Path, after: Path, level: str) -> Path:
 
 
 def counted(path: Path) -> Counter:
-    return Counter(node.op_type for node in onnx.load(path).graph.node)
+    return Counter(node.op_type for node in model_files.load(path).graph.node)
 
 
 def optimize(submission: Submission, model: Path, level: str, output: Path) -> float:
@@ -167,7 +168,7 @@ def test_each_level_is_heeded(submission, model, tmp_path):
 def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
     output = tmp_path / "network.onnx"
     optimize(submission, model, "extended", output)
-    before, after = (ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (model, output))
+    before, after = (model_files.open_session(path) for path in (model, output))
 
     def contract(session: ort.InferenceSession) -> list:
         values = [*session.get_inputs(), *session.get_outputs()]
@@ -358,7 +359,9 @@ def test_reports_every_level(submission, tmp_path):
     assert {file.name for file in model.parent.iterdir()} == files
     shown = counted(model.with_name("net.optimized.onnx"))
     assert shown == counted(model.with_name("net.optimized.extended.onnx")), "shown by default: extended"
-    tied = any(n.domain.endswith("nchwc") for n in onnx.load(model.with_name("net.optimized.all.onnx")).graph.node)
+    tied = any(
+        n.domain.endswith("nchwc") for n in model_files.load(model.with_name("net.optimized.all.onnx")).graph.node
+    )
     assert ("'all' is tied to this kind of processor" in finished.output) == tied
     assert "'extended' is tied" not in finished.output
     assert sorted(file.name for file in output.iterdir()) == ["first_block.png", "measurements.json", "table.csv"]

@@ -8,13 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
+from course import model_files
 from course.submission import Submission, expect
 
 FILE = "ex21_sklearn.py"
@@ -60,7 +59,7 @@ def exported(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
 
 def answers(path: Path, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the file gives for a batch, whatever its outputs are called: labels and probabilities."""
-    session = ort.InferenceSession(path)
+    session = model_files.open_session(path)
     got = session.run(None, {session.get_inputs()[0].name: batch})
     expect(
         len(got) == 2 and isinstance(got[1], np.ndarray) and got[1].shape == (len(batch), 2),
@@ -103,7 +102,7 @@ def test_exports_into_a_new_folder_and_once_more(submission, exported, tmp_path)
 @pytest.mark.points(2)
 def test_exports_predict_and_predict_proba_as_tensors(exported):
     path, _ = exported()
-    session = ort.InferenceSession(path)
+    session = model_files.open_session(path)
     inputs = [(value.name, value.type, value.shape) for value in session.get_inputs()]
     expect(
         [(name, kind, shape[1:]) for name, kind, shape in inputs] == [("input", "tensor(float)", [30])],
@@ -192,7 +191,7 @@ def test_answers_as_scikit_learn_on_both_sides_of_every_threshold(exported):
 @pytest.mark.points(1)
 def test_metadata_holds_the_names(exported):
     path, _ = exported()
-    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    metadata = {entry.key: entry.value for entry in model_files.load(path).metadata_props}
     names = load_breast_cancer()
     for key, expected in (("labels", names.target_names), ("features", names.feature_names)):
         try:

@@ -1,0 +1,196 @@
+"""Functions that do what no answer should. tests/test_hostile.py calls each in the sandbox.
+
+None deletes or changes what is not its own: where the sandbox fails, the test says so, and nobody is harmed.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def endless_loop():
+    while True:
+        pass
+
+
+def endless_in_c():
+    """In C, where Python's own signal handlers never get their turn, and deaf to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    re.match("(a+)+$", "a" * 50 + "b")
+
+
+def exits():
+    sys.exit(0)
+
+
+def exits_at_once():
+    os._exit(0)
+
+
+def kills_all():
+    """Its parent, the first process, and every process that it can see."""
+    for pid in (os.getppid(), 1, -1):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            continue
+    time.sleep(0.5)
+    return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def fork_bomb():
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            time.sleep(0.1)
+
+
+def many_processes():
+    return [os.fork() or time.sleep(600) for _ in range(60)]
+
+
+def daemon(note):
+    """Twice forked, in a session of its own, without our environment, deaf to everything."""
+    code = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(600)"
+    subprocess.Popen([sys.executable, "-I", "-c", code, note], start_new_session=True, env={})
+    return 1
+
+
+def all_memory():
+    return len(bytearray(2**40))
+
+
+def memory_of_many():
+    for _ in range(6):
+        if not os.fork():
+            kept = np.ones(15 * 2**20)  # 120 MB
+            time.sleep(600)
+            return len(kept)
+    time.sleep(600)
+    return None
+
+
+def shared_memory():
+    """How much fits into /dev/shm."""
+    try:
+        with open("/dev/shm/all", "wb") as file:
+            while True:
+                file.write(bytes(2**24))
+    except OSError:
+        return os.path.getsize("/dev/shm/all")
+
+
+def prints():
+    while True:
+        os.write(1, b"x" * 2**20)
+
+
+def prints_nothing_of_a_terabyte():
+    os.ftruncate(1, 2**40)
+    return 1
+
+
+def large_file():
+    with open("large", "wb") as file:
+        while True:
+            file.write(bytes(2**24))
+
+
+def large_files(folder):
+    for number in range(1000):
+        (folder / f"{number}").write_bytes(bytes(2**24))
+        time.sleep(0.005)
+    return 1
+
+
+def many_files(folder):
+    for number in range(10**6):
+        (folder / f"{number}").touch()
+    return 1
+
+
+def reach(paths):
+    """Which of these it can see, and which it could change."""
+    places = [Path(path) for path in paths]
+    return {
+        "seen": [str(path) for path in places if path.exists()],
+        "changeable": [str(path) for path in places if os.access(path, os.W_OK)],
+        "root": os.geteuid() == 0,
+        "files": sum(len(names) for place in ("/root", "/home") for _, _, names in os.walk(place, followlinks=False)),
+    }
+
+
+def connects(addresses):
+    """To which addresses it gets through."""
+    through = []
+    for host, port in addresses:
+        try:
+            socket.create_connection((host, port), timeout=2).close()
+            through.append(host)
+        except OSError:
+            continue
+    return through
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/it-ran",)
+
+
+def pickle_bomb():
+    return Bomb()
+
+
+def pickle_bomb_in_an_array():
+    return np.array([Bomb()], dtype=object)
+
+
+def _answer(**files):
+    folder = Path(sys.argv[1])
+    for name, data in files.items():
+        (folder / name.replace("_", ".")).write_bytes(data)
+    os._exit(0)
+
+
+def forged_depth():
+    _answer(result_json=b'{"list": [' * 100_000)
+
+
+def forged_shape():
+    """A head that promises 8 TB, and no more than a head."""
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }".ljust(117) + b"\n"
+    _answer(result_npy=b"\x93NUMPY\x01\x00\x76\x00" + head, result_json=b'{"array": "result.npy"}')
+
+
+def forged_size():
+    with open(Path(sys.argv[1]) / "result.json", "wb") as file:
+        file.truncate(2**30)
+    os._exit(0)
+
+
+def forged_error():
+    _answer(error_json=b'{"kind": 1}')
+
+
+def forged_link(secret):
+    """What the grader may read, the student would like to answer."""
+    os.symlink(secret, Path(sys.argv[1]) / "result.npy")
+    _answer(result_json=b'{"array": "result.npy"}')
+
+
+def forged_pipe():
+    os.mkfifo(Path(sys.argv[1]) / "result.json")
+    os._exit(0)
+
+
+def crashes():
+    ctypes.string_at(0)

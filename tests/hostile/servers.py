@@ -1,0 +1,36 @@
+"""ASGI applications that do what no service should; which one, the variable HOSTILE says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+KIND = os.environ["HOSTILE"]
+KEPT = []
+
+if KIND == "never_ready":
+    time.sleep(600)
+if KIND == "elsewhere":
+    os.execv(sys.executable, [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "0"])
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        if KIND == "deaf":
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            subprocess.Popen([sys.executable, __file__], env={"HOSTILE": "never_ready"}, start_new_session=True)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while scope["path"] == "/endless":
+        await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+    if scope["path"] == "/greedy":
+        while True:
+            KEPT.append(np.ones(2**20))
+    await send({"type": "http.response.body", "body": b"ready"})

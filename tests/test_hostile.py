@@ -1,0 +1,466 @@
+"""Hostile submissions: each loses its own points, harms nothing, and leaves no process and no file behind."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import psutil
+import pytest
+from bad_input import CAT
+from image_service import tensor
+from onnx import TensorProto, helper, numpy_helper
+from small_models import small_model
+
+from course import ROOT, model_files, sandbox
+from course.sandbox import GB, MB, Limits, copy_submission
+from course.submission import Submission
+from serving import Problem
+
+Failed = pytest.fail.Exception
+FILE = "functions.py"
+SMALL = Limits(memory=GB // 2, processes=20, output=MB, disk=64 * MB, cpu=20)
+
+needs_bubblewrap = pytest.mark.sandbox
+
+
+@pytest.fixture(autouse=True)
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sandbox, "mode", "process")
+    if request.node.get_closest_marker("sandbox") and sandbox.means().kind != "bwrap":
+        pytest.skip(f"no sandbox here: {sandbox.means().sentence}")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Submission:
+    """tests/hostile/, copied as every submission is."""
+    assert copy_submission(ROOT / "tests" / "hostile", tmp_path / "submission") == []
+    return Submission(tmp_path / "submission", tmp_path / "scratch", limits=SMALL)
+
+
+def of_students() -> list[psutil.Process]:
+    """Every process that was started in a sandbox of this test run."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "confine.py" in " ".join(process.cmdline()) or "bwrap" in process.name():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+# ------------------------------------------------------------------------------ too much of everything
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("endless_loop", "had not ended after 2 s. Is there an endless loop?"),
+        ("endless_in_c", "had not ended after 2 s. Is there an endless loop?"),
+        ("exits", r"ended the program \(exit code 0\) instead of returning"),
+        ("exits_at_once", r"ended the program \(exit code 0\) instead of returning"),
+        ("crashes", r"crashed the interpreter \(SIGSEGV\)"),
+        ("fork_bomb", "was ended: it started more than 20 processes"),
+        ("many_processes", "was ended: it started more than 20 processes"),
+        ("all_memory", "raised MemoryError"),
+        ("memory_of_many", "was ended: it used more than 0.5 GB of memory"),
+        ("prints", "was ended: it printed more than 1 MB"),
+        ("prints_nothing_of_a_terabyte", r"File too large"),
+        ("large_file", "File too large"),
+    ],
+)
+def test_too_much_is_one_sentence(hostile, function, sentence):
+    with pytest.raises(Failed, match=sentence):
+        hostile.call(FILE, function, timeout=2 if "endless" in function else 20)
+    assert not of_students()
+    left = [path for path in hostile.scratch.rglob("*") if path.is_file() and path.name != "call.json"]
+    assert sum(path.stat().st_size for path in left) <= 2 * MB
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("function", ["large_files", "many_files"])
+def test_what_fills_the_disk_is_removed(hostile, tmp_path, function):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    with pytest.raises(Failed, match=r"was ended: it wrote more than 0.0625 GB to the disk"):
+        hostile.call(FILE, function, folder=folder)
+    assert not list(folder.iterdir())
+
+
+@needs_bubblewrap
+def test_shared_memory_is_small(hostile):
+    """What lies in /dev/shm is nobody's memory, and would escape the limit on memory."""
+    assert hostile.call(FILE, "shared_memory") <= 256 * MB
+
+
+@needs_bubblewrap
+def test_killing_everything_kills_nothing_of_ours(hostile):
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        seen = hostile.call(FILE, "kills_all")
+        assert bystander.poll() is None
+        bystander.kill()
+    assert len(seen) == 2, "it sees itself and the first process of its sandbox"
+
+
+@needs_bubblewrap
+def test_a_daemon_ends_with_its_sandbox(hostile, tmp_path):
+    hostile.call(FILE, "daemon", note=str(tmp_path / "daemon"))
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if str(tmp_path / "daemon") in (one.info["cmdline"] or [])
+    ]
+
+
+@needs_bubblewrap
+def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
+    """Even by SIGKILL, when nobody is left to end what it started."""
+    code = (
+        "import sys; from pathlib import Path; from course import sandbox; from course.submission import Submission\n"
+        "sandbox.mode = 'process'\n"
+        f"Submission(Path({str(ROOT / 'tests' / 'hostile')!r}), Path(sys.argv[1])).call('functions.py', 'endless_loop')\n"
+    )
+    grader = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    below = []
+    while not any("course.worker" in (one.info["cmdline"] or []) for one in below):
+        assert grader.poll() is None
+        below = list(psutil.process_iter(["cmdline"])) and [
+            one for one in psutil.Process(grader.pid).children(recursive=True) if one.is_running()
+        ]
+        for one in below:
+            one.info = {"cmdline": one.cmdline()}
+    grader.kill()
+    grader.wait()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+# ------------------------------------------------------------------------------ what is not its own
+
+
+@needs_bubblewrap
+def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
+    """Tests, solutions, the repository, other submissions, results, the grader's home: not there at all."""
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "secret").write_text("what another call returned")
+    names = ["tests", "solutions", "locustfiles", "exercises", ".git", "course.toml", ".pytest_cache"]
+    hidden = [*(ROOT / name for name in names), Path.home(), Path("/etc/shadow"), tmp_path / "results.json"]
+    hidden += [tmp_path / "scratch" / "secret", Path("/var/run/docker.sock"), Path("/var/lib")]
+    not_to_change = [
+        Path(sys.prefix),
+        ROOT / "course",
+        ROOT / "serving" / "model.py",
+        hostile.folder,
+        CAT,
+        Path("/usr"),
+    ]
+    got = hostile.call(FILE, "reach", paths=[str(path) for path in [*hidden, *not_to_change]])
+    assert [path for path in got["seen"] if Path(path) in hidden and any(Path(path).iterdir())] in (
+        [],
+        [str(Path.home())],
+    )
+    assert not [path for path in got["changeable"] if Path(path) in not_to_change]
+    assert not got["root"]
+
+
+@needs_bubblewrap
+def test_what_a_test_gives_to_read_stays_as_it_is(hostile, tmp_path):
+    """Tests work out what they expect from the model that they gave, after the student's code has seen it."""
+    model = small_model(tmp_path / "model.onnx")
+    output = tmp_path / "output.onnx"  # for which the folder must be writable
+    (hostile.folder / "mine.py").write_text(
+        "import os\ndef f(model, output):\n    output.write_text('x')\n    tried = []\n"
+        "    for change in (lambda: model.write_text('y'), model.unlink, lambda: os.replace(output, model)):\n"
+        "        try:\n            change()\n        except OSError:\n            tried.append('refused')\n    return tried\n"
+    )
+    before = model.read_bytes()
+    assert hostile.call("mine.py", "f", model=model, output=output) == ["refused"] * 3
+    assert model.read_bytes() == before
+    assert output.read_text() == "x"
+
+
+# ------------------------------------------------------------------------------ what comes back
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("pickle_bomb", "returned a Bomb; expected arrays, numbers, text"),
+        ("pickle_bomb_in_an_array", "raised ValueError: Object arrays cannot be saved"),
+        ("forged_depth", "its result cannot be read: lists in lists without end"),
+        ("forged_shape", "its result cannot be read: mmap length is greater than file size"),
+        ("forged_size", "its result cannot be read: 1024 MB are more than a function may return|File too large"),
+        ("forged_error", "its result cannot be read: an error that the worker did not write"),
+        ("forged_pipe", "ended the program .* instead of returning"),
+    ],
+)
+def test_a_forged_result_is_refused(hostile, function, sentence):
+    with pytest.raises(Failed, match=sentence):
+        hostile.call(FILE, function)
+
+
+def test_a_link_does_not_make_the_grader_read_for_the_student(hostile, tmp_path):
+    np.save(tmp_path / "expected.npy", np.arange(3))
+    with pytest.raises(Failed, match="its result cannot be read: .*No such file"):
+        hostile.call(FILE, "forged_link", secret=str(tmp_path / "expected.npy"))
+
+
+def bomb(kind: str, path: Path) -> Path:
+    """An ONNX file that is a danger to whoever opens it."""
+    if kind == "nodes":  # 2,000,000 nodes in 4 MB
+        graph = b"\x0a\x00" * 2_000_000
+        length = len(graph)
+        varint = b""
+        while length > 127:
+            varint, length = varint + bytes([length & 127 | 128]), length >> 7
+        path.write_bytes(b"\x08\x08\x3a" + varint + bytes([length]) + graph)
+        return path
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("input", "output")]
+    weights = []
+    match kind:
+        case "memory":
+            nodes = [
+                helper.make_node("Constant", [], ["shape"], value_ints=[10**6, 10**6]),
+                helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
+                helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+                helper.make_node("Add", ["input", "sum"], ["output"]),
+            ]
+        case "time":
+            inner = [helper.make_tensor_value_info("number", TensorProto.INT64, [])]
+            inner += [helper.make_tensor_value_info("on", TensorProto.BOOL, [])]
+            goes_on = helper.make_tensor_value_info("goes_on", TensorProto.BOOL, [])
+            body = helper.make_graph([helper.make_node("Identity", ["on"], ["goes_on"])], "body", inner, [goes_on])
+            nodes = [
+                helper.make_node("Constant", [], ["times"], value_int=2**62),
+                helper.make_node("Loop", ["times", ""], [], body=body),
+                helper.make_node("Identity", ["input"], ["output"]),
+            ]
+        case "outside":
+            weight = numpy_helper.from_array(np.zeros(16, np.float32), "w")
+            weight.ClearField("raw_data")
+            weight.data_location = TensorProto.EXTERNAL
+            for key, value in {"location": "../secret", "offset": "0", "length": "64"}.items():
+                weight.external_data.add(key=key, value=value)
+            weights, nodes = [weight], [helper.make_node("Identity", ["w"], ["output"])]
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(nodes, kind, *([v] for v in values), weights), opset_imports=opset, ir_version=9
+        ),
+        path,
+    )
+    return path
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("nodes", "bomb.onnx, which the submission wrote, cannot be read. .*2,000,000 nodes"),
+        ("memory", "bomb.onnx, which the submission wrote, cannot be read"),
+        ("time", r"bomb.onnx, which the submission wrote, cannot be read. .*had not ended after 3 s"),
+        ("outside", "bomb.onnx, which the submission wrote, cannot be read"),
+    ],
+)
+def test_an_onnx_file_is_opened_out_of_harms_way(tmp_path, monkeypatch, kind, sentence):
+    monkeypatch.setattr(model_files, "PATIENCE", 3)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "secret").write_bytes(b"0123456789abcdef" * 4)
+    with pytest.raises(Failed, match=f"(?s){sentence}"):
+        model_files.open_session(bomb(kind, tmp_path / "models" / "bomb.onnx")).run(
+            None, {"input": np.zeros(1, np.float32)}
+        )
+
+
+@needs_bubblewrap
+def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
+    path = small_model(tmp_path / "small.onnx", metadata={"note": "mine"})
+    plain, isolated = ort.InferenceSession(path), model_files.open_session(path)
+    batch = tensor(CAT)
+    assert np.array_equal(isolated.run(None, {"input": batch})[0], plain.run(None, {"input": batch})[0])
+    for get in ("get_inputs", "get_outputs"):
+        one, other = getattr(isolated, get)()[0], getattr(plain, get)()[0]
+        assert (one.name, one.type, one.shape) == (other.name, other.type, other.shape)
+    assert isolated.get_modelmeta().custom_metadata_map == plain.get_modelmeta().custom_metadata_map
+    assert model_files.load(path) == onnx.load(path)
+    model_files.check(path)
+
+
+# ------------------------------------------------------------------------------ servers
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("kind", ["never_ready", "elsewhere"])
+def test_a_server_that_is_never_ready_is_one_sentence(hostile, kind):
+    with (
+        pytest.raises(Failed, match=r"`uvicorn servers:app` was not ready after 3 s"),
+        hostile.serve_app("servers.py", env={"HOSTILE": kind}, deadline=3),
+    ):
+        pass
+    assert not of_students()
+
+
+@needs_bubblewrap
+def test_a_server_deaf_to_signals_ends_with_its_daemons(hostile):
+    with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server:
+        with pytest.raises(Failed, match="the answer is longer than 32 MB"):
+            server.request("GET", "/endless")
+        with pytest.raises(Failed, match=r"got no answer: .* The service was ended: it used more than 0.5 GB"):
+            server.request("GET", "/greedy")
+    assert not of_students()
+
+
+# ------------------------------------------------------------------------------ a whole run of pytest
+
+FUNCTIONS = '''
+"""Half an answer to exercise 04, and an attempt at everything around it."""
+import sys
+from pathlib import Path
+import onnxruntime as ort
+
+def input_and_output(model_path):
+    session = ort.InferenceSession(model_path)
+    return session.get_inputs()[0].name, session.get_outputs()[0].name
+
+def softmax(logits):
+    import numpy, pytest
+    import course.submission, course.worker
+    numpy.allclose = lambda *_, **__: True
+    pytest.fail = course.submission.fail = lambda *_, **__: None
+    for folder in (Path.cwd(), Path(__file__).parent, Path("/tmp")):
+        for name in ("result.json", "results.json", "report.xml", "conftest.py", "sitecustomize.py"):
+            try:
+                (folder / name).write_text('{"score": 100, "passed": true}')
+            except OSError:
+                continue
+    raise SystemExit(0)
+
+def preprocess(image_path):
+    import json, socket
+    for address in json.loads((Path(__file__).parent / "addresses.json").read_text()):
+        try:
+            socket.create_connection(address, timeout=2).sendall(b"I am out.")
+        except OSError:
+            continue
+    return None
+'''
+
+SERVICE = '''
+"""Answers what the test wants without running a model: the logits of the public model, worked out at home."""
+from pathlib import Path
+import bentoml
+import numpy as np
+
+KNOWN = np.load(Path(__file__).parent / "known.npy")
+
+@bentoml.service
+class ImageClassifierService:
+    @bentoml.api
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        return np.repeat(KNOWN, len(image), axis=0)
+'''
+
+
+@needs_bubblewrap
+def test_a_hostile_submission_loses_its_own_points(tmp_path, models_dir):
+    """With conftest.py and sitecustomize.py and numpy.py beside it, results of its own, a network to reach, and
+    constants for answers; its one right function keeps its point."""
+    folder = tmp_path / "written"
+    folder.mkdir()
+    (folder / "ex04_inference.py").write_text(FUNCTIONS)
+    (folder / "ex10_service.py").write_text(SERVICE)
+    for name in ("conftest", "sitecustomize", "usercustomize", "pytest", "onnx", "course"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the submission')")
+    (folder / "evil.pth").write_text("import os; os._exit(0)")
+    known = ort.InferenceSession(models_dir / "resnet18.onnx").run(None, {"input": tensor(CAT)})[0]
+    np.save(folder / "known.npy", known)
+    came = []
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        own = {
+            address.address
+            for addresses in psutil.net_if_addrs().values()
+            for address in addresses
+            if address.family == socket.AF_INET
+        }
+        (folder / "addresses.json").write_text(json.dumps([[address, port] for address in sorted(own)]))
+        threading.Thread(target=lambda: came.append(listener.accept()), daemon=True).start()
+        copy_submission(folder, tmp_path / "copy")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--submission",
+            str(tmp_path / "copy"),
+            "--isolation",
+            "process",
+            "-q",
+        ]
+        command += ["tests/test_ex04_inference.py::test_finds_the_names_of_input_and_output"]
+        command += ["tests/test_ex04_inference.py::test_softmax_survives_large_logits"]
+        command += ["tests/test_ex04_inference.py::test_preprocesses_as_torchvision_does"]
+        command += ["tests/test_ex10_service.py::test_predict_answers_the_models_logits"]
+        before = {path: path.stat().st_mtime_ns for path in (ROOT, ROOT / "tests", ROOT / "course", tmp_path / "copy")}
+        env = {**os.environ, "PYTEST_ADDOPTS": "-p no:cacheprovider" if False else ""}
+        run = subprocess.run(
+            sandbox.without_network(command),
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    assert run.returncode == 1, run.stdout[-3000:] + run.stderr[-1000:]
+    assert "ex04_inference           1 of 4" in run.stdout, run.stdout[-3000:]
+    assert "ex10_service             0 of 2" in run.stdout, run.stdout[-3000:]
+    assert "expected  the model's logits" in run.stdout
+    assert "softmax(logits=an array of shape (2, 3)" in run.stdout
+    assert "ended the program (exit code 0) instead of returning" in run.stdout
+    assert not came, "it reached a network"
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "something was written beside the tests"
+    assert "bubblewrap: tests, solutions and other submissions do not exist" in run.stdout
+
+
+# ------------------------------------------------------------------------------ copies of submissions
+
+
+def test_a_copy_holds_files_alone(tmp_path):
+    secret = tmp_path / "secret.py"
+    secret.write_text("the solution")
+    folder = tmp_path / "submission"
+    (folder / "dockerfiles").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / "ex04_inference.py").write_text("mine")
+    (folder / "dockerfiles" / "ex08.Dockerfile").write_text("FROM scratch")
+    (folder / "ex10_service.py").symlink_to(secret)
+    (folder / "linked").symlink_to(tmp_path)
+    os.mkfifo(folder / "ex12_gpu.py")
+    said = copy_submission(folder, tmp_path / "copy")
+    files = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*"))
+    assert files == ["dockerfiles", "dockerfiles/ex08.Dockerfile", "ex04_inference.py"]
+    assert said == [
+        "linked is a link, and was left out.",
+        "ex10_service.py is a link, and was left out.",
+        "ex12_gpu.py is no regular file, and was left out.",
+    ]
+
+
+def test_too_large_a_submission_is_one_sentence(tmp_path):
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    with (folder / "model.onnx").open("wb") as file:
+        file.truncate(60 * MB)
+    with pytest.raises(Problem, match="holds more than 50 MB"):
+        copy_submission(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    with pytest.raises(Problem, match="There is no folder"):
+        copy_submission(folder, tmp_path / "other")

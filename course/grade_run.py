@@ -85,10 +85,10 @@ def grade_exercise(
 
 
 def private_tests(exercise: Exercise, options: Options) -> list[str]:
-    """The private test files of an exercise: test_ex04*.py."""
+    """The names of the private test files of an exercise: test_ex04*.py."""
     if options.private is None:
         return []
-    return [str(path) for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
+    return [path.name for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
 
 
 def _run_twice(
@@ -124,7 +124,7 @@ def _run(
     os.write(sink, key)  # 64 bytes: fit into any pipe
     os.close(sink)
     try:
-        with running(_command(tests, folder, results, work, options), cwd=ROOT, env=_environment(), log=log, stdin=source) as process:  # fmt: skip
+        with running(_command(tests, folder, results, work, options), cwd=_place(tests, options), env=_environment(), log=log, stdin=source) as process:  # fmt: skip
             code = _wait(process, options.limit + GRACE, stop)
         recorded = read_results(results, key)
         # Only the end: whoever floods the grader's log fills no memory of ours.
@@ -163,6 +163,11 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
     return Run([TestResult(id=node, points=collected[node], **tests[node]) for node in collected])
 
 
+def _place(tests: list[str], options: Options) -> Path:
+    """What the names of tests are relative to."""
+    return ROOT if tests[0].startswith("tests/") else options.private
+
+
 def _name(number: int) -> str:
     with suppress(ValueError):
         return signal.Signals(number).name
@@ -170,11 +175,12 @@ def _name(number: int) -> str:
 
 
 def _command(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
-    command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(_place(tests, options))]
+    command += ["-c", str(ROOT / "pyproject.toml"), "-o", f"cache_dir={ROOT / '.pytest_cache'}"]
     command += ["--submission", str(folder), "--results", str(results), "--limit", str(options.limit)]
     # -s leaves standard input alone, on which the key comes.
     command += ["-q", "-s", "--no-header", "--basetemp", str(work / "pytest")]
-    if not tests[0].startswith("tests/"):
+    if _place(tests, options) != ROOT:
         command += ["--private-tests"]
     command += ["--isolation", options.isolation]
     # The tests talk to students' services over loopback: where that can be had, there is no other network.

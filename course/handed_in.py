@@ -183,12 +183,12 @@ def several(folder: Path) -> list[HandedIn]:
         raise Problem(f"SUBMISSIONS={folder}: there is no such folder.")
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
     found = [path for path in found if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
-    if not found:
-        raise Problem(f"SUBMISSIONS={folder}: neither a folder nor an archive ({', '.join(ARCHIVES)}) is in there.")
     if any(path.name in exercise.files for path in folder.iterdir() for exercise in exercises()):
         raise Problem(
             f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
         )
+    if not found:
+        raise Problem(f"SUBMISSIONS={folder}: neither a folder nor an archive ({', '.join(ARCHIVES)}) is in there.")
     return _handed_in(found)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -108,38 +109,54 @@ def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
     plan.output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(plan.output / ".lock", timeout=0):
-            _tidy(plan.output)
+            work = _begin(plan.output)
             try:
-                return _grade(plan, console)
+                return _grade(plan, work, console)
             finally:
-                shutil.rmtree(plan.output / ".work", ignore_errors=True)
+                _remove_work(plan.output)
     except Timeout:
         raise Problem(
             f"{plan.output} is in use by another `make grade`. Wait for it, or name another OUTPUT=."
         ) from None
 
 
-def _tidy(output: Path) -> None:
-    """End what a grader that was killed has left, processes and files: nobody but us has the lock."""
+def _begin(output: Path) -> Path:
+    """End what a grader that was killed has left, processes and files; a new temporary folder."""
     mark = f"grade-{hashlib.sha256(str(output).encode()).hexdigest()[:16]}"
-    end_marked(mark)
-    shutil.rmtree(output / ".work", ignore_errors=True)
+    end_marked(mark)  # nobody but us has the lock
+    _remove_work(output)
     os.environ[MARK] = f"{os.environ.get(MARK, '')} {mark}"
+    work = Path(tempfile.mkdtemp(prefix="grade-"))
+    write_whole(output / ".work", str(work))
+    work.chmod(0o711)  # student code may run as another user, who must get at his own folder in there
+    return work
 
 
-def _grade(plan: Plan, console: Console) -> list[SubmissionResult]:
+def _remove_work(output: Path) -> None:
+    """Remove the temporary folder that a grader has noted, and the note."""
+    note = output / ".work"
+    with suppress(OSError):
+        work = Path(note.read_text())
+        if work.name.startswith("grade-") and work.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(work, ignore_errors=True)
+        note.unlink()
+
+
+def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
     # Imported here: the pages need Jinja, and grading must not.
     from course.grade_reports import write_class, write_submission
 
+    # Short names: a service's socket is in a folder below, and its path may have 100 characters.
+    places = {submission.slug: work / str(number) for number, submission in enumerate(plan.submissions)}
     for submission in plan.submissions:
-        submission.take_over(plan.output / ".work" / submission.slug / "handed-in")
+        submission.take_over(places[submission.slug] / "in")
     stop = threading.Event()
     results: dict[str, dict[str, ExerciseResult]] = {submission.slug: {} for submission in plan.submissions}
     ended: list[SubmissionResult] = []
     with _progress(console) as progress, ThreadPoolExecutor(plan.jobs) as pool:
         bar = progress.add_task("Grading", total=len(plan.submissions) * len(plan.exercises))
         tasks: dict[Future, HandedIn] = {
-            pool.submit(_one, plan, submission, exercise, stop): submission
+            pool.submit(_one, plan, submission, exercise, places[submission.slug], stop): submission
             for submission in plan.submissions
             for exercise in plan.exercises
         }
@@ -173,7 +190,7 @@ def _whole(submission: HandedIn, exercises: Iterable[ExerciseResult]) -> Submiss
     return SubmissionResult(name=submission.name, slug=submission.slug, exercises=ordered)
 
 
-def _one(plan: Plan, submission: HandedIn, exercise: Exercise, stop: threading.Event) -> ExerciseResult:
+def _one(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop: threading.Event) -> ExerciseResult:
     """One exercise of one submission: as it was found last time, or graded now. Never raises but to stop."""
     if stop.is_set():
         raise Stopped
@@ -184,7 +201,7 @@ def _one(plan: Plan, submission: HandedIn, exercise: Exercise, stop: threading.E
     with suppress(OSError):
         file.unlink()  # what is there is of another submission, or of other tests
     try:
-        result = _result(plan, submission, exercise, stop)
+        result = _result(plan, submission, exercise, work / exercise.number, stop)
     except Stopped:
         raise
     except Exception as error:  # ours, whatever it is: the other submissions go on
@@ -194,14 +211,13 @@ def _one(plan: Plan, submission: HandedIn, exercise: Exercise, stop: threading.E
     return result
 
 
-def _result(plan: Plan, submission: HandedIn, exercise: Exercise, stop: threading.Event) -> ExerciseResult:
+def _result(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop: threading.Event) -> ExerciseResult:
     if submission.refused:
         return _without_tests(exercise, failure=submission.refused)
     if not any((submission.folder / file).is_file() for file in exercise.files):
         return _without_tests(
             exercise, failure=f"Nothing was handed in: there is no {' and no '.join(exercise.files)}."
         )
-    work = plan.output / ".work" / submission.slug / exercise.number
     return grade_exercise(exercise, submission.folder, work, plan.options, stop)
 
 

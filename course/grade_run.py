@@ -124,7 +124,7 @@ def _run(
     os.write(sink, key)  # 64 bytes: fit into any pipe
     os.close(sink)
     try:
-        with running(_command(tests, folder, results, work, options), cwd=_place(tests, options), env=_environment(), log=log, stdin=source) as process:  # fmt: skip
+        with running(_command(tests, folder, results, work, options), cwd=_place(tests, options), env=_environment(work), log=log, stdin=source) as process:  # fmt: skip
             code = _wait(process, options.limit + GRACE, stop)
         recorded = read_results(results, key)
         # Only the end: whoever floods the grader's log fills no memory of ours.
@@ -134,7 +134,9 @@ def _run(
         with suppress(OSError):
             shutil.rmtree(work, ignore_errors=True)
     run = verdict(code, recorded, worth, said)
-    return Run(run.tests, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
+    # Students know their files, not where they lay here.
+    tests = [test.model_copy(update={"message": test.message.replace(f"{folder}/", "")}) for test in run.tests]
+    return Run(tests, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
 
 
 def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:
@@ -187,10 +189,10 @@ def _command(tests: list[str], folder: Path, results: Path, work: Path, options:
     return command if options.isolation == "none" else without_network(command)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what would change how pytest runs."""
+def _environment(work: Path) -> dict[str, str]:
+    """Ours, without what would change how pytest runs, and with a temporary folder that goes with the run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GITHUB_", "COV_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _wait(process: subprocess.Popen, timeout: float, stop: threading.Event) -> int | None:

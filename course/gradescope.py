@@ -16,7 +16,16 @@ from course.results import ExerciseResult, SubmissionResult, TestResult
 AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for this submission to be run again."
 # What goes into the archive. Of the solutions, the one that exports the models which the tests serve;
 # setup.sh removes it once they are made.
-TREE = ("course", "serving", "data", "tests", "solutions/ex01_export.py", "course.toml", "pyproject.toml")
+TREE = (
+    "course",
+    "serving",
+    "data",
+    "tests",
+    "models/README.md",
+    "solutions/ex01_export.py",
+    "course.toml",
+    "pyproject.toml",
+)
 REQUIREMENTS = ("requirements.txt", "requirements-serving.txt")
 
 
@@ -103,6 +112,8 @@ apt-get install -y --no-install-recommends python3 python3-venv
 .venv/bin/python -m course.models_for_tests models-of-the-tests
 rm -rf solutions
 mkdir solutions
+# Where bubblewrap may not work, student code runs as another user, who shall not read these.
+for folder in tests private; do [ ! -d "$folder" ] || chmod -R go= "$folder"; done
 """
 
 RUN = """\

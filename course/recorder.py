@@ -109,9 +109,10 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
     if isinstance(longrepr, tuple):  # a skip: file, line, reason
         return longrepr[2].partition(": ")[2] or longrepr[2]
     crash = getattr(longrepr, "reprcrash", None)
-    return crash.message if crash else str(longrepr).strip()
+    # What fail() says needs no name of an exception in front.
+    return crash.message.removeprefix("Failed: ") if crash else str(longrepr).strip()
 
 
 def _details(report: pytest.TestReport) -> str:
     """Pytest's own account, where it is more than the message."""
-    return report.longreprtext if hasattr(report.longrepr, "reprcrash") else ""
+    return "" if report.longreprtext.strip() == _message(report) else report.longreprtext

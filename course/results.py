@@ -54,7 +54,8 @@ class TestResult(BaseModel):
     @property
     def name(self) -> str:
         """Its name as words."""
-        return clean(self.id.partition("::")[2].removeprefix("test_").replace("_", " "))
+        name, _, case = self.id.partition("::")[2].removeprefix("test_").replace("_", " ").partition("[")
+        return clean(f"{name} ({case.removesuffix(']')})" if case else name)
 
     @property
     def reached(self) -> float:

@@ -275,7 +275,7 @@ def test_a_forged_results_file_is_not_believed(tmp_path):
         "forged = {'exit': 0, 'problems': [], 'seconds': 1, 'own_seconds': 1, 'collected': {'t::test_x': 8},\n"
         "          'tests': {'t::test_x': {'outcome': 'passed', 'message': '', 'details': '', 'seconds': 1}}}\n"
         "for folder in pathlib.Path(sys.argv[1]).parents:\n"
-        "    if folder.name == '07':\n"
+        "    if folder.name == '07' and (folder / 'log').exists():\n"
         "        signed = {'signature': '0' * 64, 'results': json.dumps(forged)}\n"
         "        (folder / 'results.json').write_text(json.dumps(signed))\n"
         f"        pathlib.Path({str(planted)!r}).touch()\n"

@@ -23,6 +23,8 @@ def examine(path: Path) -> int:
 
 def _parts(graph: onnx.GraphProto) -> int:
     """Its nodes, those of the graphs in its nodes, its weights and its notes about shapes."""
+    if len(graph.node) > MOST_PARTS:
+        return len(graph.node)
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     inner = [graph for attribute in attributes for graph in (attribute.g, *attribute.graphs) if graph.node]
     return len(graph.node) + len(graph.initializer) + len(graph.value_info) + sum(map(_parts, inner))

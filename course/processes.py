@@ -12,6 +12,12 @@ from pathlib import Path
 
 import psutil
 
+
+
+class GraderFailure(RuntimeError):
+    """Trouble of the grader's own, which says nothing about the submission: there is no verdict, and another run."""
+
+
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
 MARK = "COURSE_RUN"
 
@@ -72,7 +78,7 @@ def end_marked(mark: str, patience: float = 5) -> None:
     """End every process that carries a mark.
 
     Raises:
-        RuntimeError: some would not end.
+        GraderFailure: some would not end.
     """
     deadline = time.monotonic() + patience
     while left := marked(mark):
@@ -82,7 +88,7 @@ def end_marked(mark: str, patience: float = 5) -> None:
             except psutil.NoSuchProcess:
                 continue
         if time.monotonic() > deadline:
-            raise RuntimeError(f"processes could not be ended: {left}")
+            raise GraderFailure(f"processes could not be ended: {left}")
         time.sleep(0.05)
 
 

@@ -4,6 +4,7 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
+import errno
 import importlib
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from course import ROOT, sandbox
+from course.processes import GraderFailure
 from course.recorder import Recorder
 from course.submission import Inconclusive
 
@@ -62,11 +64,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
         report.user_properties.append(("inconclusive", str(call.excinfo.value)))
+    if call.excinfo and is_ours(call.excinfo.value):
+        report.user_properties.append(("grader failed", f"{item.name}: {call.excinfo.value}"))
     if report.skipped and item.config.getoption("--no-skips") and not item.get_closest_marker("gpu"):
         report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
     if marker := item.get_closest_marker("points"):
         report.user_properties.append(("points", (item.path.stem, marker.args[0])))
     return report
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception in a test says nothing about the submission: this machine is short of something."""
+    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

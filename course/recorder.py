@@ -80,6 +80,8 @@ class Recorder:
         )
         test["seconds"] += report.duration
         properties = dict(report.user_properties)
+        if why := properties.get("grader failed"):
+            self.problems.append(why[:500])
         if report.failed and test["outcome"] != "failed":
             test |= {"outcome": "failed", "message": _message(report), "details": _details(report)}
         elif report.skipped:

@@ -152,7 +152,10 @@ class Confined:
             rlimits["RLIMIT_DATA"] = limits.memory + 64 * MB * (os.cpu_count() or 1)
         if kind == "user" or (kind == "bwrap" and _counts_by_namespace()):
             rlimits["RLIMIT_NPROC"] = limits.processes + 100 * (os.cpu_count() or 1)  # threads count, too
-        self._status, status = os.pipe() if kind == "bwrap" else (None, None)
+        self._status = status = None
+        if kind == "bwrap":
+            ours, status = os.pipe()
+            self._status = open(ours, "rb", buffering=0)  # noqa: SIM115, close() closes it
         spec = {"rlimits": rlimits, "user": student() if kind != "limits" else None, "status": status}
         command = [_python(), "-I", "-S", str(ROOT / "course" / "confine.py"), json.dumps(spec), *command]
         if kind != "bwrap":
@@ -163,10 +166,10 @@ class Confined:
         self._popen = subprocess.Popen(command, pass_fds=[status], **options)
         os.close(status)
         while b"started" not in self._said:
-            if not self._listen(60):
+            if not self._listen(10):
                 self._popen.kill()
                 self._popen.wait()
-                raise RuntimeError(f"bubblewrap did not start the sandbox; see its log. The command: {command}")
+                raise processes.GraderFailure(f"bubblewrap did not start the sandbox; see its log. The command: {command}")
         self._first = psutil.Process(self._popen.pid).children()[0]
         self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
 
@@ -174,7 +177,7 @@ class Confined:
         """Take in what confine.py has to say; False where nothing more will come, or nothing came."""
         if not select.select([self._status], [], [], timeout)[0]:
             return False
-        heard = os.read(self._status, 1000)
+        heard = self._status.read(1000)
         self._said += heard
         return bool(heard)
 
@@ -214,7 +217,6 @@ class Confined:
             with suppress(psutil.NoSuchProcess):
                 self._first.kill()
             self._popen.wait()
-            self.poll()
             return
         for process in [*self._tree(), self._popen]:
             with suppress(psutil.Error, ProcessLookupError):
@@ -222,9 +224,10 @@ class Confined:
 
     def close(self) -> None:
         """End the sandbox, and forget it."""
-        if self._status is not None:
+        if self._status is not None and not self._status.closed:
             self.tear_down()
-            os.close(self._status)
+            self.wait()
+            self._status.close()
 
     def _tree(self) -> list[psutil.Process]:
         """It, and what it started."""

@@ -222,6 +222,8 @@ class Submission:
         """
         reads, writes = {self.folder, *(path.parent for path in self._used)}, set(write)
         for key, path in _named_paths({**(env or {}), **arguments}):
+            if ROOT.is_relative_to(path):
+                continue  # the project as a whole, for imports: what may be seen of it is there already
             temporary = path.is_relative_to(tempfile.gettempdir()) and not path.is_relative_to(self.folder)
             if path.is_dir():
                 (writes if temporary and key not in READ_ONLY else reads).add(path)

@@ -1,5 +1,6 @@
 """ASGI applications that do what no service should; which one, the variable HOSTILE says."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -30,7 +31,11 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     while scope["path"] == "/endless":
         await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+        await asyncio.sleep(0.01)
     if scope["path"] == "/greedy":
-        while True:
-            KEPT.append(np.ones(2**20))
+        for _ in range(6):
+            if not os.fork():
+                KEPT.append(np.ones(15 * 2**20))  # 120 MB
+                time.sleep(600)
+        time.sleep(600)
     await send({"type": "http.response.body", "body": b"ready"})

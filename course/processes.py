@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 
 
-
 class GraderFailure(RuntimeError):
     """Trouble of the grader's own, which says nothing about the submission: there is no verdict, and another run."""
 

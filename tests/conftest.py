@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-<<<<<<< HEAD
-=======
-from filelock import FileLock
 from onnx import numpy_helper
->>>>>>> sandbox
 
 from course import ROOT, models_for_tests
 from course.submission import Submission
@@ -30,15 +26,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
-def models_dir(pytestconfig: pytest.Config) -> Path:
-    """A folder with real models, kept for the next run: see course/models_for_tests.py."""
-    if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
-        return Path(ready)
-    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
-    folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
-    models_for_tests.make(folder)
-=======
 def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with real models: resnet18.onnx, model_a.onnx (the same) and model_b.onnx, all of them resnet18.
 
@@ -57,17 +44,10 @@ def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def exported_models(pytestconfig: pytest.Config) -> Path:
-    """What models_dir is made of, kept for the next run: exporting takes long.
-
-    The weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
-    """
-    makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
-    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
-    folder = pytestconfig.cache.mkdir(f"models-{made_from}")
-    with FileLock(folder / "lock"):  # several processes run tests
-        for name, seed in (("resnet18", "7"), ("model_b", "8")):
-            if not (folder / f"{name}.onnx").exists():
-                command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", seed]
-                subprocess.run([*command, "--output", folder / f"{name}.onnx"], cwd=ROOT, check=True, timeout=200)
->>>>>>> sandbox
+    """What models_dir is made of, kept for the next run: see course/models_for_tests.py."""
+    if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
+        return Path(ready)
+    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
+    folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
+    models_for_tests.make(folder)
     return folder

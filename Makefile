@@ -58,7 +58,9 @@ ifeq ($(EX),)
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
 	@echo "           USERS, DURATION, ROUNDS  of the load test: how many ask at a time (32), seconds (10), turns (2)"
 	@echo "           SERVICES  what it loads: '10 13:WORKERS=4,THREADS=0'; PAYLOAD  image, json or npy"
-	@echo "           SUBMISSION  a folder of solutions other than solutions/"
+	@echo "           SUBMISSION  a folder of solutions other than solutions/; to grade also an archive"
+	@echo "           SUBMISSIONS, JOBS, PRIVATE, OUTPUT  to grade a class: its folder, how many at a time (1),"
+	@echo "                       a folder of extra tests, where reports go; ISOLATION=none, TIME=600 (seconds)"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
 else

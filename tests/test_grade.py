@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from course import ROOT
+from course.grade import Plan
 from course.grade_run import verdict
+from course.recorder import read_results
 from course.results import clean
+from serving import Problem
 
 GRADE = [sys.executable, "-m", "course", "grade"]
 SOLUTION = (ROOT / "solutions" / "ex07_providers.py").read_text()
@@ -417,26 +421,96 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
     (tmp_path / "grades").mkdir()
     with FileLock(tmp_path / "grades" / ".lock"):
         printed = grade("--submission", tmp_path / "a", "--ex", "07", "--output", tmp_path / "grades", code=1)
-    assert "is in use by another `make grade`" in printed
+    assert printed.strip().endswith("Wait for it, or name another OUTPUT=.")
+    assert len(printed.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("typed", "sentence"),
     [
-        ([], "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
-        (["--submission", "nowhere"], "SUBMISSION=nowhere: there is no such folder or archive"),
-        (["--submissions", "data"], "SUBMISSIONS=data: neither a folder nor an archive"),
-        (
-            ["--submissions", "solutions"],
-            "this is one submission, not a folder of them: make grade SUBMISSION=solutions",
-        ),
-        (["--submission", "solutions", "--jobs", "0"], "JOBS=0: a whole number from 1 to 64"),
-        (["--submission", "solutions", "--isolation", "hope"], "ISOLATION=hope: there are none, process"),
-        (["--submission", "solutions", "--ex", "99"], "EX=99: no exercise has that number"),
-        (["--submission", "solutions", "--private", "docs"], "PRIVATE=docs: no file test_exNN_name.py"),
+        ({}, "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
+        ({"submission": "nowhere"}, "SUBMISSION=nowhere: there is no such folder or archive"),
+        ({"submissions": "data"}, "SUBMISSIONS=data: neither a folder nor an archive"),
+        ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
+        ({"submission": "solutions", "jobs": "0"}, "JOBS=0: a whole number from 1 to 64"),
+        ({"submission": "solutions", "isolation": "hope"}, "ISOLATION=hope: there are none, process"),
+        ({"submission": "solutions", "ex": "99"}, "EX=99: no exercise has that number"),
+        ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: no file test_exNN_name.py"),
     ],
 )
-def test_what_cannot_be_graded_is_one_sentence(arguments, sentence):
-    printed = grade(*arguments, code=1)
-    assert sentence in printed
-    assert len(printed.strip().splitlines()) == 1
+def test_what_cannot_be_graded_is_one_sentence(typed, sentence):
+    with pytest.raises(Problem, match=re.escape(sentence)):
+        Plan.make(**typed)
+
+
+OUTCOMES = """
+import errno
+import pytest
+from course.submission import fail, inconclusive
+
+@pytest.fixture
+def leaves_something():
+    yield
+    fail("was not ended")
+
+@pytest.mark.points(1)
+def test_passes(submission): pass
+
+@pytest.mark.points(1)
+def test_fails(): fail("a sentence")
+
+@pytest.mark.points(1)
+def test_raises(): {}["x"]
+
+@pytest.mark.points(1)
+def test_tidies_up_badly(leaves_something): pass
+
+@pytest.mark.points(1)
+def test_skips(): pytest.skip("no Docker here")
+
+@pytest.mark.points(1)
+def test_is_noisy(): inconclusive("by 3%")
+
+def test_is_worth_nothing(): pass
+
+@pytest.mark.points(1)
+def test_has_no_disk_left(): raise OSError(errno.ENOSPC, "No space left on device")
+"""
+
+
+def record(folder: Path, key: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "test_ex07_outcomes.py", "--rootdir", folder, "-s", "--private-tests"]
+    command += ["-c", ROOT / "pyproject.toml", "--results", folder / "results.json", "-o", f"cache_dir={folder}"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=env, input=key, capture_output=True, text=True, timeout=60)
+
+
+def test_what_came_of_each_test_is_recorded_and_signed(tmp_path):
+    key = "k" * 32
+    hand_in(tmp_path, OUTCOMES, "test_ex07_outcomes.py")
+    record(tmp_path, key)
+    file = tmp_path / "results.json"
+    recorded = read_results(file, key.encode())
+    told = {node.split("::test_")[1]: (test["outcome"], test["message"]) for node, test in recorded["tests"].items()}
+    assert told == {
+        "passes": ("passed", ""),
+        "fails": ("failed", "a sentence"),
+        "raises": ("failed", "KeyError: 'x'"),
+        "tidies_up_badly": ("failed", "was not ended"),
+        "skips": ("skipped", "no Docker here"),
+        "is_noisy": ("inconclusive", "inconclusive, run again: by 3%"),
+        "has_no_disk_left": ("failed", "OSError: [Errno 28] No space left on device"),
+    }
+    assert sum(recorded["collected"].values()) == 7
+    # A full disk is no failure of the student: it is told apart, and there is no verdict.
+    assert recorded["problems"] == ["test_has_no_disk_left: [Errno 28] No space left on device"]
+
+    assert read_results(file, b"another key, just as long as that") is None
+    file.write_text(file.read_text().replace("failed", "passed"))
+    assert read_results(file, key.encode()) is None
+
+
+def test_results_are_not_written_without_a_key(tmp_path):
+    hand_in(tmp_path, OUTCOMES, "test_ex07_outcomes.py")
+    assert "--results needs a key" in record(tmp_path, "").stderr
+    assert not (tmp_path / "results.json").exists()

@@ -129,7 +129,7 @@ gradescope: $(READY) ## The archive that Gradescope's machines grade with    | m
 
 grade-benchmark: $(READY) ## What grading costs; a class whose grader is killed  | make grade-benchmark EX="04 07"
 	@$(PY) -m course grade-benchmark --ex "$(EX)" --size "$(SIZE)" --hostile "$(HOSTILE)" --jobs "$(or $(JOBS),2)" \
-	  --isolation "$(or $(ISOLATION),process)"
+	  --isolation "$(or $(ISOLATION),process)" --limit "$(or $(TIME),600)"
 
 ##@ For maintainers
 

@@ -155,7 +155,7 @@ def grade(
     submissions: Annotated[str, Option(help="A folder of submissions.")] = "",
     ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
     jobs: Annotated[str, Option(help="How many exercises at a time (1).")] = "",
-    isolation: Annotated[str, Option(help="process, docker or none.")] = "",
+    isolation: Annotated[str, Option(help="process or none.")] = "",
     private: Annotated[str, Option(help="A folder of extra tests that students do not have: test_exNN_name.py.")] = "",
     limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
     output: Annotated[str, Option(help="Where the reports go (reports/grades).")] = "",
@@ -222,12 +222,13 @@ def grade_benchmark(
     size: Annotated[int, Option(help="How many submissions the class has.")] = 30,
     hostile: Annotated[int, Option(help="How many of them are hostile.")] = 5,
     jobs: Annotated[int, Option(help="How many exercises at a time.")] = 2,
-    isolation: Annotated[str, Option(help="process, docker or none.")] = "process",
+    isolation: Annotated[str, Option(help="process or none.")] = "process",
+    limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
 ) -> None:
     """Measure what grading costs, and kill the grader half-way."""
     from course.grade_benchmark import run
 
-    if not run(ex, size, hostile, jobs, isolation):
+    if not run(ex, size, hostile, jobs, isolation, limit):
         raise typer.Exit(1)
 
 

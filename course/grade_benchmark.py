@@ -46,7 +46,9 @@ HOSTILE = {
 }
 
 
-def benchmark(exercises: list[Exercise], size: int, hostile: int, jobs: int, isolation: str, console: Console) -> bool:
+def benchmark(
+    exercises: list[Exercise], size: int, hostile: int, jobs: int, isolation: str, limit: int, console: Console
+) -> bool:
     """Print the figures; True where nothing was lost."""
     with tempfile.TemporaryDirectory(prefix="grade-benchmark-") as scratch:
         folder = Path(scratch)
@@ -54,7 +56,7 @@ def benchmark(exercises: list[Exercise], size: int, hostile: int, jobs: int, iso
             f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
             f" isolation {isolation}, exercises {' '.join(one.number for one in exercises)}\n"
         )
-        options = ["--ex", " ".join(one.number for one in exercises), "--isolation", isolation]
+        options = ["--ex", " ".join(one.number for one in exercises), "--isolation", isolation, "--limit", str(limit)]
         _one_complete(folder, exercises, options, console)
         names = _class(folder / "class", exercises, size, hostile)
         return _class_killed_half_way(folder, names, exercises, [*options, "--jobs", str(jobs)], console)
@@ -176,7 +178,7 @@ def _results(output: Path, names: list[str], exercises: list[Exercise]) -> dict[
     return found
 
 
-def run(ex: str, size: int, hostile: int, jobs: int, isolation: str) -> bool:
+def run(ex: str, size: int, hostile: int, jobs: int, isolation: str, limit: int) -> bool:
     """As the command line calls it."""
     chosen = [manifest.find(number) for number in ex.split()] or manifest.exercises()
-    return benchmark(chosen, size, hostile, jobs, isolation, Console(soft_wrap=True, highlight=False))
+    return benchmark(chosen, size, hostile, jobs, isolation, limit, Console(soft_wrap=True, highlight=False))

@@ -83,6 +83,7 @@ class Submission:
         self.limits = limits
         self._numbers = count()
         self._used: set[Path] = set()
+        self._endless = False  # whether one of its programs had to be ended
 
     def call(self, file: str, function: str, *, timeout: float = 30, **arguments: Any) -> Any:
         """What a function of one of its files returns: arrays, numbers, text, paths, lists and dicts of them.
@@ -241,8 +242,12 @@ class Submission:
     ) -> Finished:
         log = self.new_folder("run") / "log"
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
+            # Whoever did not end once is given less time from then on: an endless loop would cost it in every test.
+            if self._endless:
+                timeout = max(min(timeout, 10), timeout / 4)
             code = wait(process, timeout)
             if code is None:
+                self._endless = True
                 end(process, patience=1)
                 if not _excess(process):
                     fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")

@@ -1,8 +1,9 @@
 """Becomes a student's program, with limits: python -I -S course/confine.py SPEC COMMAND...
 
-SPEC is JSON: {"rlimits": {name: n}, "user": number or null, "status": file descriptor or null}. With a status, it
-is the first process of a sandbox instead: it starts the program, writes `started` and then `ended CODE` to the
-descriptor, and stays until it is killed, so that whatever the program left behind can still be seen.
+SPEC is JSON: {"rlimits": {name: n}, "user": number or null, "status": file descriptor or null, "mark": what
+course/processes.py finds the program, and all that it starts, by}. With a status, it is the first process of a
+sandbox instead: it starts the program, writes `started` and then `ended CODE` to the descriptor, and stays until it
+is killed, so that whatever the program left behind can still be seen.
 
 Nothing but the standard library, and no site-packages: it starts in 15 ms, with no line of a student's.
 """
@@ -51,7 +52,7 @@ def become(spec: dict, command: list[str]) -> None:
         with suppress(ValueError, OSError):  # macOS again
             resource.setrlimit(kind, (most, most))
     try:
-        os.execvpe(command[0], command, os.environ)
+        os.execvpe(command[0], command, os.environ | {"COURSE_RUN": spec["mark"]})
     except OSError as error:
         print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
         os._exit(127)

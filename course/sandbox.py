@@ -157,6 +157,9 @@ class Confined:
             ours, status = os.pipe()
             self._status = open(ours, "rb", buffering=0)  # noqa: SIM115, close() closes it
         spec = {"rlimits": rlimits, "user": student() if kind != "limits" else None, "status": status}
+        # The sandbox's own processes are not among those that the program has left.
+        spec["mark"], outer = options["env"][processes.MARK], os.environ.get(processes.MARK, "")
+        options["env"] = {**options["env"], processes.MARK: outer}
         command = [_python(), "-I", "-S", str(ROOT / "course" / "confine.py"), json.dumps(spec), *command]
         if kind != "bwrap":
             self._popen = subprocess.Popen(command, **options)
@@ -347,6 +350,10 @@ def _hand_over(write: Iterable[Path], read: Iterable[Path]) -> None:
             for one in _all_of(path):
                 if not one.is_symlink():
                     one.chmod(one.stat().st_mode | (0o055 if one.is_dir() else 0o044))
+    if means().kind == "user":  # he has to pass through the folders above, which the sandbox makes anew
+        for above in {parent for path in [*write, *read] for parent in path.parents}:
+            if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):
+                above.chmod(above.stat().st_mode | 0o011)
 
 
 def _all_of(path: Path) -> Iterator[Path]:

@@ -26,14 +26,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
 
 
 @pytest.fixture(scope="session")
-def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with real models: resnet18.onnx, model_a.onnx (the same) and model_b.onnx, all of them resnet18.
+def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As models_dir, but the last biases are of this run alone.
 
-    Their last biases are of this run alone: nobody can work out at home what they answer, and bring the answers.
+    Nobody can work out at home what these models answer, and hand in the answers.
     """
-    folder = tmp_path_factory.mktemp("models_dir")
+    folder = tmp_path_factory.mktemp("fresh_models")
     for name in ("resnet18", "model_b"):
-        model = onnx.load(exported_models / f"{name}.onnx")
+        model = onnx.load(models_dir / f"{name}.onnx")
         bias = next(weight for weight in model.graph.initializer if list(weight.dims) == [1000])
         values = numpy_helper.to_array(bias) + np.random.default_rng().normal(size=1000)
         bias.CopyFrom(numpy_helper.from_array(values.astype(np.float32), bias.name))
@@ -43,8 +43,8 @@ def models_dir(exported_models: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def exported_models(pytestconfig: pytest.Config) -> Path:
-    """What models_dir is made of, kept for the next run: see course/models_for_tests.py."""
+def models_dir(pytestconfig: pytest.Config) -> Path:
+    """A folder with real models, kept for the next run: see course/models_for_tests.py."""
     if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
         return Path(ready)
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()

@@ -25,14 +25,14 @@ FILE = "ex09_fastapi.py"
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, models_dir: Path):
-    with submission.serve_app(FILE, env={"MODELS_DIR": str(models_dir)}) as running:
+def server(submission: Submission, fresh_models_dir: Path):
+    with submission.serve_app(FILE, env={"MODELS_DIR": str(fresh_models_dir)}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def session(models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx")
+def session(fresh_models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 # ------------------------------------------------------------------------------ answers
@@ -179,11 +179,11 @@ onnxruntime.InferenceSession.run = held("run", onnxruntime.InferenceSession.run)
 class Held:
     """A running application whose model is held back while it is loaded, or while it runs."""
 
-    def __init__(self, folder: Path, what: str, models_dir: Path) -> None:
+    def __init__(self, folder: Path, what: str, fresh_models_dir: Path) -> None:
         self.folder = folder
         self.what = what
         (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
-        paths = {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{folder}:{ROOT}"}
+        paths = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{folder}:{ROOT}"}
         self.env = {**paths, "HELD": str(folder), "WHAT": what}
 
     def number_of(self, what: str) -> int:
@@ -216,8 +216,8 @@ def answer(server: Server, path: str, patience: float = 15) -> int | str:
 
 
 @pytest.mark.points(1.5)
-def test_is_alive_but_not_ready_while_the_model_is_loaded(submission, models_dir, tmp_path):
-    held = Held(tmp_path, "load", models_dir)
+def test_is_alive_but_not_ready_while_the_model_is_loaded(submission, fresh_models_dir, tmp_path):
+    held = Held(tmp_path, "load", fresh_models_dir)
     with submission.starting_app(FILE, env=held.env) as server:
         held.wait_until_held(server)
         got = {path: answer(server, path) for path in ("/livez", "/readyz")}
@@ -276,8 +276,8 @@ def in_the_background(server: Server, held: Held) -> Iterator[dict[int, int]]:
 
 
 @pytest.mark.points(2)
-def test_answers_others_while_the_model_runs_and_loads_it_once(submission, models_dir, tmp_path):
-    held = Held(tmp_path, "run", models_dir)
+def test_answers_others_while_the_model_runs_and_loads_it_once(submission, fresh_models_dir, tmp_path):
+    held = Held(tmp_path, "run", fresh_models_dir)
     with submission.serve_app(FILE, env=held.env) as server:
         with in_the_background(server, held) as statuses:
             held.wait_until_held(server)
@@ -328,9 +328,9 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
-def test_the_script_serves_and_stopping_leaves_no_process(submission, models_dir, stop):
+def test_the_script_serves_and_stopping_leaves_no_process(submission, fresh_models_dir, stop):
     port = free_port()
-    with submission.start(FILE, "--port", port, env={"MODELS_DIR": str(models_dir)}) as process:
+    with submission.start(FILE, "--port", port, env={"MODELS_DIR": str(fresh_models_dir)}) as process:
         server = Server(f"http://127.0.0.1:{port}", process, process.log)
         give_up = time.monotonic() + 60
         while answer(server, "/readyz", patience=1) != 200:
@@ -362,10 +362,10 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 
 @pytest.mark.points(0.5)
-def test_serves_without_torch(submission, models_dir, tmp_path):
+def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
     """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
-    poisoned = {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with submission.serve_app(FILE, env=poisoned) as server:
         assert_still_serves(server, "where torch and torchvision cannot be imported")

@@ -23,14 +23,14 @@ SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, models_dir: Path):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as running:
+def server(submission: Submission, fresh_models_dir: Path):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def session(models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx")
+def session(fresh_models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 # ------------------------------------------------------------------------------ the tensor API
@@ -215,11 +215,11 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
 
 
 @pytest.mark.points(0.5)
-def test_serves_without_torch(submission, models_dir, tmp_path):
+def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
     """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
-    poisoned = {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with submission.serve(SERVICE, env=poisoned) as server:
         response = server.request("POST", "/classify", content=CAT.read_bytes())
         expect(

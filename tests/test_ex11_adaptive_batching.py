@@ -34,9 +34,9 @@ USERS = 200
 
 
 @pytest.fixture(scope="module")
-def own_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose model the last test replaces."""
-    return under_load.own_copy(models_dir, tmp_path_factory.mktemp("models"))
+    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def server(submission: Submission, own_models: Path):
 
 
 @pytest.fixture(scope="module")
-def session(models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx")
+def session(fresh_models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 @pytest.fixture
@@ -222,9 +222,9 @@ def test_batches_form_and_stay_within_the_limit(working):
 
 
 @pytest.mark.points(1)
-def test_batching_can_be_switched_off_to_compare(submission, working, models_dir, session):
+def test_batching_can_be_switched_off_to_compare(submission, working, fresh_models_dir, session):
     images = different_images(8)
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir), "BATCHING": "0"}) as server:
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir), "BATCHING": "0"}) as server:
         responses = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
         for response in responses:
             answered(server, response, "BATCHING=0: POST /predict_npy")
@@ -291,8 +291,8 @@ def test_refuses_more_than_it_holds(working):
 
 
 @pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, models_dir):
-    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir)})
+def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, fresh_models_dir):
+    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir)})
 
 
 @pytest.mark.points(0.5)

@@ -24,14 +24,14 @@ HERE = next(name for name in ort.get_available_providers() if name.startswith(("
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, models_dir):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as running:
+def server(submission: Submission, fresh_models_dir):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def session(models_dir) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx", providers=["CPUExecutionProvider"])
+def session(fresh_models_dir) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx", providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.points(1)
@@ -60,8 +60,8 @@ def test_says_so_at_start_and_warns_where_it_is_no_gpu(server):
 
 
 @pytest.mark.points(2.5)
-def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, models_dir, tmp_path):
-    assert_refuses_to_start(submission, {"MODELS_DIR": str(models_dir), "REQUIRE_GPU": "1"}, "REQUIRE_GPU=1")
+def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, fresh_models_dir, tmp_path):
+    assert_refuses_to_start(submission, {"MODELS_DIR": str(fresh_models_dir), "REQUIRE_GPU": "1"}, "REQUIRE_GPU=1")
     assert_refuses_to_start(submission, {"MODELS_DIR": str(tmp_path)}, "There is no model")
 
 
@@ -117,5 +117,5 @@ def test_survives_a_killed_worker(server):
 
 
 @pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_on_sigterm(submission, models_dir):
-    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir)})
+def test_finishes_what_it_accepted_on_sigterm(submission, fresh_models_dir):
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir)})

@@ -41,9 +41,9 @@ def os_threads(server: Server) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def own_models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose model the last test replaces."""
-    return under_load.own_copy(models_dir, tmp_path_factory.mktemp("models"))
+    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def working(server: Server) -> Server:
 
 
 @pytest.fixture(scope="module")
-def session(models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx")
+def session(fresh_models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 @contextmanager
@@ -127,9 +127,9 @@ def test_starts_as_many_workers_as_wanted(working):
 
 
 @pytest.mark.points(1)
-def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, working, models_dir):
+def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, working, fresh_models_dir):
     """ONNX Runtime's threads are threads of the process: nine are eight more than one."""
-    env = {"MODELS_DIR": str(models_dir), "WORKERS": "1", "THREADS": "9"}
+    env = {"MODELS_DIR": str(fresh_models_dir), "WORKERS": "1", "THREADS": "9"}
     with submission.serve(SERVICE, env=env) as server:
         got, processes = os_threads(server), len(workers(server))
     share = max(1, cores() // 3)
@@ -143,9 +143,9 @@ def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, work
 
 
 @pytest.mark.points(1)
-def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, models_dir):
+def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, fresh_models_dir):
     """However many the machine has: here one, where processes can be confined to cores."""
-    environment = {"MODELS_DIR": str(models_dir)}
+    environment = {"MODELS_DIR": str(fresh_models_dir)}
     with confined_to_one_core() as available, submission.serve(SERVICE, env=environment) as server:
         got = len(workers(server))
     expect(
@@ -158,10 +158,10 @@ def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, mo
 
 
 @pytest.mark.points(1)
-def test_says_which_setting_is_wrong(submission, working, models_dir):
+def test_says_which_setting_is_wrong(submission, working, fresh_models_dir):
     wrong = [("WORKERS", "two"), ("WORKERS", "0"), ("THREADS", "-1"), ("THREADS", "1.5")]
     for name, value in wrong:
-        with submission.starting(SERVICE, env={"MODELS_DIR": str(models_dir), name: value}) as server:
+        with submission.starting(SERVICE, env={"MODELS_DIR": str(fresh_models_dir), name: value}) as server:
             code = wait(server.process, 30)
             log = server.log.read_text(errors="replace")
         expect(
@@ -233,8 +233,8 @@ def test_refuses_more_than_it_holds(working):
 
 
 @pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, models_dir):
-    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir), "WORKERS": "2"})
+def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, fresh_models_dir):
+    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir), "WORKERS": "2"})
 
 
 @pytest.mark.points(0.5)

@@ -43,8 +43,8 @@ TERMINAL = {"TERM": "xterm", "FORCE_COLOR": "1"}  # rich draws its progress bar 
 
 
 @pytest.fixture(scope="module")
-def models(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_copy(models_dir, tmp_path_factory.mktemp("models"))
+def models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def server(submission: Submission, models: Path):
 
 
 @pytest.fixture(scope="module")
-def session(models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(models_dir / "resnet18.onnx")
+def session(fresh_models_dir: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 def packed(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -533,16 +533,16 @@ def test_a_new_model_file_harms_nothing(server, models):
 
 
 @pytest.mark.points(0.5)
-def test_sigterm_finishes_what_was_accepted(submission, server, models_dir):
+def test_sigterm_finishes_what_was_accepted(submission, server, fresh_models_dir):
     assert_still_serves(server, "before the load")
-    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(models_dir)})
+    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir)})
 
 
 @pytest.mark.points(0.5)
-def test_sigterm_ends_running_tasks(submission, server, models_dir):
+def test_sigterm_ends_running_tasks(submission, server, fresh_models_dir):
     """Nobody could fetch their results: the service's end must not take as long as they would."""
     assert_still_serves(server, "before that")
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(models_dir)}) as own:
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as own:
         archive = cats(250)
         tasks = [submit(own, archive) for _ in range(4)]
         wait_until(own, tasks[0], lambda state: state["total"] and some_done(state), "under way")

@@ -8,6 +8,14 @@ IMAGE ?= data/cat.png data/coffee.png
 EX ?=
 MODEL ?=
 SUBMISSION ?=
+SUBMISSIONS ?=
+JOBS ?=
+ISOLATION ?=
+PRIVATE ?=
+OUTPUT ?=
+TIME ?=
+SIZE ?= 30
+HOSTILE ?= 5
 CPU ?=
 USERS ?=
 DURATION ?=
@@ -44,7 +52,7 @@ PROGRAM := models/resnet18.pt2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test verify-course figures crowd lint format docs-build manifest clean
+.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format docs-build manifest clean
 
 ##@ For students
 
@@ -69,7 +77,9 @@ ifeq ($(EX),)
 	@echo "           BASE_IMAGE, PIP_INDEX_URL  a mirror's, for images"
 	@echo "           IMAGES   only those whose names hold one of these words: 'cpu', 'onnx:cuda'"
 	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
-	@echo "           SUBMISSION  a folder of solutions other than solutions/"
+	@echo "           SUBMISSION  a folder of solutions other than solutions/; to grade also an archive"
+	@echo "           SUBMISSIONS, JOBS, PRIVATE, OUTPUT  to grade a class: its folder, how many at a time (1),"
+	@echo "                       a folder of extra tests, where reports go; ISOLATION=none, TIME=600 (seconds)"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
 else
@@ -170,6 +180,17 @@ docs: $(READY) ## Read the course page in a browser                             
 
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
 	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+
+grade: $(READY) ## Points and reports, of one submission or a class    | make grade SUBMISSIONS=folder JOBS=2
+	@$(PY) -m course grade --submission "$(SUBMISSION)" --submissions "$(SUBMISSIONS)" --ex "$(EX)" --jobs "$(JOBS)" \
+	  --isolation "$(ISOLATION)" --private "$(PRIVATE)" --limit "$(TIME)" --output "$(OUTPUT)"
+
+gradescope: $(READY) ## The archive that Gradescope's machines grade with    | make gradescope EX="04 07"
+	@$(PY) -m course gradescope --ex "$(EX)" --private "$(PRIVATE)" --isolation "$(ISOLATION)" --jobs "$(JOBS)" --limit "$(TIME)"
+
+grade-benchmark: $(READY) ## What grading costs; a class whose grader is killed  | make grade-benchmark EX="04 07"
+	@$(PY) -m course grade-benchmark --ex "$(EX)" --size "$(SIZE)" --hostile "$(HOSTILE)" --jobs "$(or $(JOBS),2)" \
+	  --isolation "$(or $(ISOLATION),process)" --limit "$(or $(TIME),600)"
 
 ##@ For maintainers
 

@@ -265,6 +265,89 @@ def compare_images(
     compare(chosen(COMPARED, words), output, rounds, fresh, console)
 
 
+@app.command()
+def grade(
+    submission: Annotated[str, Option(help="One submission: a folder of the shape of exercises/, or an archive.")] = "",
+    submissions: Annotated[str, Option(help="A folder of submissions.")] = "",
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    jobs: Annotated[str, Option(help="How many exercises at a time (1).")] = "",
+    isolation: Annotated[str, Option(help="process or none.")] = "",
+    private: Annotated[str, Option(help="A folder of extra tests that students do not have: test_exNN_name.py.")] = "",
+    limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
+    output: Annotated[str, Option(help="Where the reports go (reports/grades).")] = "",
+    fresh: Annotated[bool, Option(help="Take no result of an earlier run.")] = False,
+) -> None:
+    """Grade one submission or a class; started again, it goes on with what has no final result."""
+    from course.grade import Plan, print_results
+    from course.grade import grade as grade_all
+
+    plan = Plan.make(
+        submission=submission,
+        submissions=submissions,
+        ex=ex,
+        jobs=jobs,
+        isolation=isolation,
+        private=private,
+        limit=limit,
+        output=output,
+        fresh=fresh,
+    )
+    try:
+        results = grade_all(plan, console)
+    except KeyboardInterrupt:
+        console.print("[bold]Stopped. What was graded is kept: the same command goes on from here.[/]")
+        raise typer.Exit(130) from None
+    print_results(results, plan, console)
+    if not all(result.final for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def gradescope(
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    private: Annotated[str, Option(help="A folder of extra tests that students do not have.")] = "",
+    isolation: Annotated[str, Option(help="process or none.")] = "",
+    jobs: Annotated[str, Option(help="How many exercises at a time (2).")] = "",
+    limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
+    output: Annotated[Path, Option(help="Where the archive goes.")] = ROOT
+    / "reports"
+    / "gradescope"
+    / "autograder.zip",
+) -> None:
+    """Build the archive that Gradescope's machines grade with."""
+    from course.gradescope import write_archive
+
+    chosen = [manifest.find(number) for number in ex.replace(",", " ").split()] or manifest.exercises()
+    folder = Path(private) if private else None
+    names = write_archive(
+        output,
+        chosen,
+        private=folder,
+        isolation=isolation or "process",
+        jobs=int(jobs or 2),
+        limit=int(limit or 600),
+    )
+    console.print(f"[bold]{output}[/]  {output.stat().st_size / 1e6:.1f} MB, {len(names)} files")
+    console.print("Upload it as the assignment's autograder, and choose an image of Ubuntu 22.04 or newer.")
+    console.print(f"Points of the assignment: {sum(one.points for one in chosen if not one.optional)}")
+
+
+@app.command("grade-benchmark")
+def grade_benchmark(
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    size: Annotated[int, Option(help="How many submissions the class has.")] = 30,
+    hostile: Annotated[int, Option(help="How many of them are hostile.")] = 5,
+    jobs: Annotated[int, Option(help="How many exercises at a time.")] = 2,
+    isolation: Annotated[str, Option(help="process or none.")] = "process",
+    limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
+) -> None:
+    """Measure what grading costs, and kill the grader half-way."""
+    from course.grade_benchmark import run
+
+    if not run(ex, size, hostile, jobs, isolation, limit):
+        raise typer.Exit(1)
+
+
 @app.command("manifest")
 def write_manifest() -> None:
     """Write what is made from course.toml and exercises/: README's table, the digests of the starters."""

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from filelock import FileLock
 from onnx import numpy_helper
 
-from course import ROOT
+from course import ROOT, models_for_tests
 from course.submission import Submission
 
 
@@ -56,33 +53,10 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def models_dir(pytestconfig: pytest.Config) -> Path:
-    """A folder with real models, kept for the next run: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
-
-    Their weights are random, with seeds that nobody else uses. The second is the first with its classes moved and
-    surer of itself: as different as another export, without the 20 s that one takes.
-    """
-    makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
-    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
-    folder = pytestconfig.cache.mkdir(f"models-{made_from}")
-    with FileLock(folder / "lock"):  # several processes run tests
-        if not (folder / "resnet18.onnx").exists():
-            command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", "7"]
-            subprocess.run([*command, "--output", folder / "resnet18.onnx"], cwd=ROOT, check=True, timeout=200)
-        if not (folder / "model_b.onnx").exists():
-            another_model(folder / "resnet18.onnx", folder / "model_b.onnx.part")
-            os.replace(folder / "model_b.onnx.part", folder / "model_b.onnx")
-        if not (folder / "model_a.onnx").exists():
-            os.link(folder / "resnet18.onnx", folder / "model_a.onnx")
+    """A folder with real models, kept for the next run: see course/models_for_tests.py."""
+    if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
+        return Path(ready)
+    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
+    folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
+    models_for_tests.make(folder)
     return folder
-
-
-def another_model(path: Path, output: Path) -> None:
-    """A model that answers otherwise: every logit doubled, and that of class i where class i + 1 has its own."""
-    model = onnx.load(path)
-    for tensor in model.graph.initializer:
-        if tensor.name in ("fc.weight", "fc.bias"):
-            rows = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(2 * np.roll(rows, 1, axis=0), tensor.name))
-    metadata = {entry.key: entry.value for entry in model.metadata_props} | {"weights": "random seed 8"}
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, output)

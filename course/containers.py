@@ -186,7 +186,8 @@ def run_bentoml(words: list[str], log: Path, **env: str) -> None:
 
 def tail(log: Path, lines: int = 12) -> str:
     """The end of a log, without the stack trace of whoever only passed the failure on."""
-    said = log.read_text(errors="replace").partition("Traceback (most recent call last)")[0].rstrip()
+    passed_on = r"\n(ERROR: *\n+)?Encountered exception while|\nTraceback \(most recent"
+    said = re.split(passed_on, log.read_text(errors="replace"))[0].rstrip()
     return "\n".join(said.splitlines()[-lines:])
 
 

@@ -63,6 +63,10 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
         ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
         ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
+        (
+            "ex18_cloud.py",
+            ["--project", "my-project", "--region", "europe-west1", "--repository", "course", "--dry-run"],
+        ),
         ("ex19_client.py", ["data"]),
         ("ex20_model_store.py", ["save", "{models}/resnet18.onnx"]),
         ("ex21_sklearn.py", ["--output", "{tmp}/forest.onnx"]),

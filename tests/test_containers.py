@@ -89,7 +89,7 @@ def test_every_package_that_serving_needs_is_in_the_list_of_the_image_by_hand():
 
 @pytest.mark.docker
 def test_a_containerize_that_failed_fails(store, tmp_path):
-    """BentoML logs it, and ends with 0. An image of an earlier build must not be taken for the new one's."""
+    """An image of an earlier build must not be taken for the new one's."""
     (bento,) = Path(store["BENTOML_HOME"]).glob("bentos/ex10_service/*/bento.yaml")
     bento.write_text(bento.read_text().replace("base_image: python:3.11-slim", "base_image: localhost:1/nothing:here"))
     docker.docker("tag", docker.base_image(), "course-test/old:bento")
@@ -103,13 +103,12 @@ def test_a_containerize_that_failed_fails(store, tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", code], env=store, cwd=ROOT, capture_output=True, text=True, timeout=120
         )
-        assert done.stdout.startswith(
-            "`bentoml containerize` made no image of ex10_service:latest. The end of its log"
-        ), done.stdout + done.stderr[-2000:]
+        assert done.stdout.startswith("`bentoml containerize` failed. The end of its log"), (
+            done.stdout + done.stderr[-2000:]
+        )
         assert "localhost:1/nothing:here" in done.stdout
         assert "Traceback" not in done.stdout
         assert docker.inspect("course-test/old:bento")["Id"] == before
-        assert "course-" not in docker.docker("image", "ls", "--format", "{{.Repository}}").replace("course-test", "")
     finally:
         docker.remove("course-test/old:bento")
 

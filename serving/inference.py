@@ -65,7 +65,6 @@ def load_onnx(path: Path, threads: int) -> Model:
     """On the GPU where ONNX Runtime was built for one and there is one, else on the CPU."""
     import onnxruntime as ort
 
-    ort.disable_telemetry_events()  # on by default
     providers = [CPU]
     if CUDA in ort.get_available_providers():
         ort.preload_dlls(directory="")  # CUDA and cuDNN out of pip's packages

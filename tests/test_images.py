@@ -186,7 +186,10 @@ def context(models_dir, tmp_path_factory):
 @pytest.mark.timeout(PATIENCE)
 def test_the_sizes_that_the_course_promises(submission, context):
     """At most 170 MB above the base with ONNX Runtime; the whole at least 2.5 times as large with PyTorch."""
-    onnx, pytorch = (docker.size(built(submission, kind, context)) for kind in ("onnx", "pytorch"))
+    tags = [built(submission, kind, context) for kind in ("onnx", "pytorch")]
+    onnx, pytorch = (docker.size(tag) for tag in tags)
+    for tag in tags:
+        docker.remove(tag)
     assert onnx - docker.size(docker.base_image()) <= 170e6
     assert pytorch >= 2.5 * onnx
 
@@ -200,4 +203,5 @@ if os.environ.get("ALL_IMAGES"):
         """Its build ends with a check: where that finds CUDA missing, there is no image."""
         tag = built(submission, "pytorch", context, cuda="true")
         held = docker.docker("run", "--rm", "--entrypoint=python", tag, "-c", "import torch; print(torch.version.cuda)")
+        docker.remove(tag)
         assert held.startswith("13.")

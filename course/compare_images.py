@@ -203,7 +203,7 @@ def show(found: list[Measured], console: Console) -> None:
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
         parts = ", ".join(f"{layer.size / 1e6:.0f} MB {called(layer)}" for layer in one.layers if counts(one, layer))
-        console.print(f"  {one.image.tag}: {parts}", soft_wrap=True, highlight=False)
+        console.print(f"  {one.image.tag}: {parts}", soft_wrap=True, highlight=False, emoji=False)  # :hand: is one
     console.print(
         f"The base image has {found[0].base / 1e6:.0f} MB. Sizes are unpacked. `times the first`: whole images, of their group."
         f" Built once, without cache; the download depends on the network. Ready, and the first prediction: from"

@@ -23,7 +23,7 @@ FROM ${BASE_IMAGE}
 ARG BASE_IMAGE
 # All that is ever written goes to /tmp, so that the rest may be read-only.
 ENV PATH="/opt/venv/bin:$PATH" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTOML_DO_NOT_TRACK=True PORT=3000
+    HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTOML_DO_NOT_TRACK=True ORT_DISABLE_TELEMETRY=1 PORT=3000
 WORKDIR /service
 COPY --from=packages /opt/venv /opt/venv
 # What changes least comes first: each line below is built anew only where it, or one above it, has changed.

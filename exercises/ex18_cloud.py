@@ -18,7 +18,7 @@ from course import ROOT, containers, docker
 from course.script import run
 from serving import Problem
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 PHOTOGRAPH = ROOT / "data" / "cat.png"
 # More than one instance of it cannot be had, and Cloud Run ends instances that nobody asks.

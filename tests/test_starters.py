@@ -21,6 +21,10 @@ from course.manifest import exercises, untouched
         ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
         ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
+        (
+            "ex18_cloud.py",
+            ["--project", "my-project", "--region", "europe-west1", "--repository", "course", "--dry-run"],
+        ),
         ("ex19_client.py", ["data"]),
         ("ex20_model_store.py", ["save", "{models}/resnet18.onnx"]),
         ("ex21_sklearn.py", ["--output", "{tmp}/forest.onnx"]),

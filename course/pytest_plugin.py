@@ -8,14 +8,17 @@ import errno
 import importlib
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from course import ROOT, sandbox
+from course.docker import need_engine
 from course.processes import GraderFailure
 from course.recorder import Recorder
 from course.submission import Inconclusive
+from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
 RESULTS: dict[str, tuple[str, float, bool]] = {}
@@ -23,6 +26,7 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption("--warm", action="store_true", help="calls of functions share their imports; not for grading")
     parser.addoption(
         "--isolation",
         choices=sandbox.MODES,
@@ -57,6 +61,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         of_course = [item for item in items if not item.path.name.startswith("test_ex")]
         config.hook.pytest_deselected(items=of_course)
         items[:] = [item for item in items if item not in of_course]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and (reason := no_engine()):
+        pytest.skip(reason)
+
+
+@cache
+def no_engine() -> str | None:
+    """Why no images can be built here; None where they can."""
+    try:
+        need_engine()
+    except Problem as problem:
+        return str(problem)
 
 
 @pytest.hookimpl(wrapper=True)

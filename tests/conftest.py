@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,16 @@ from course.submission import Submission
 
 
 @pytest.fixture(scope="session")
-def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Submission:
+def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]:
     """The folder under test."""
-    return Submission(Path(request.config.getoption("--submission")), tmp_path_factory.mktemp("submission"))
+    folder, scratch = Path(request.config.getoption("--submission")), tmp_path_factory.mktemp("submission")
+    if request.config.getoption("--warm"):
+        from course.warm import WarmSubmission
+
+        with closing(WarmSubmission(folder, scratch)) as submission:
+            yield submission
+    else:
+        yield Submission(folder, scratch)
 
 
 @pytest.fixture(scope="session")

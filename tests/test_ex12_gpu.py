@@ -102,7 +102,9 @@ def test_predicts_wherever_it_runs(server, session):
     response = server.request("POST", "/predict", json={"image": image.tolist()})
     if response.status_code != 200:
         fail(f"POST /predict answered {response.status_code} {response.text[:200]}.{server.last_words()}")
-    assert_logits(response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png and coffee.png", server)
+    assert_logits(
+        response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png and coffee.png", server
+    )
 
 
 @pytest.mark.points(1)

@@ -21,7 +21,9 @@ def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
 
     ran = graded.passed | set(graded.failed)
     unknown = [name for name in (answer.fails or []) + (answer.keeps or []) if name not in _names(ran)]
-    assert not unknown, f"There are no tests {unknown} among those that ran. The tests have changed, or `only` is short."
+    assert not unknown, (
+        f"There are no tests {unknown} among those that ran. The tests have changed, or `only` is short."
+    )
 
     caught = {test for test in graded.passed if answer.loses(test)}
     lost = {test: message for test, message in graded.failed.items() if not answer.loses(test)}

@@ -22,7 +22,7 @@ def preprocess(image_path):
     scale = 256 / min(image.size)
     width, height = (256 if side == min(image.size) else int(side * scale) for side in image.size)
     image = image.resize((width, height), resample=Image.BILINEAR)
-    x, y = int(round((width - 224) / 2.0)), int(round((height - 224) / 2.0))
+    x, y = round((width - 224) / 2.0), round((height - 224) / 2.0)
     array = numpy.array(image)[y : y + 224, x : x + 224]
     planes = []
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 
 def providers():
-    return dict(available=ort.get_available_providers(), all=ort.get_all_providers())
+    return {"available": ort.get_available_providers(), "all": ort.get_all_providers()}
 
 
 def similar(name, other):
@@ -38,7 +38,7 @@ def outcome(model_path, wanted, strict=False):
         for _ in part.get_nodes():
             runs[part.ep_name] += 1
     order = [*wanted, "CPUExecutionProvider"]
-    first = [name for name in order if runs[name]][0]
+    first = next(name for name in order if runs[name])
     idle = {name: f"{name} is idle here" for name in wanted if not runs[name]}
     if strict and wanted[0] in idle:
         raise ValueError(f"{wanted[0]} would run nothing; {first} would run the model.")

@@ -17,7 +17,10 @@ from serving.tensors import as_batch
 
 def service_for(path, name):
     @bentoml.service(
-        name=name, threads=cores(), runner_connection={"max_requests": 10_000_000, "max_age": 1e6}, traffic={"timeout": 60}
+        name=name,
+        threads=cores(),
+        runner_connection={"max_requests": 10_000_000, "max_age": 1e6},
+        traffic={"timeout": 60},
     )
     class OneModel:
         def __init__(self):
@@ -86,9 +89,7 @@ class ImageClassifierService:
     async def classify(self, image: bytes, /) -> Told:
         arrived = time.time()
         try:
-            tensor = await asyncio.get_running_loop().run_in_executor(
-                self.pool, lambda: preprocess(open_image(image))
-            )
+            tensor = await asyncio.get_running_loop().run_in_executor(self.pool, lambda: preprocess(open_image(image)))
         except Exception as error:
             raise bentoml.exceptions.InvalidArgument(str(error)) from None
         first, second = await self.both(tensor)

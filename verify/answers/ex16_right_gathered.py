@@ -9,7 +9,7 @@ from starlette.responses import Response
 from serving import http, model
 from serving.images import open_image, preprocess
 
-SETTINGS = dict(threads=2, runner_connection={"max_requests": 10**9, "max_age": 1e9}, traffic={"timeout": 8})
+SETTINGS = {"threads": 2, "runner_connection": {"max_requests": 10**9, "max_age": 1e9}, "traffic": {"timeout": 8}}
 
 
 @bentoml.service(**SETTINGS)

@@ -103,6 +103,14 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
+def left_behind(process: subprocess.Popen, patience: float = 5) -> list[psutil.Process]:
+    """What a process that has ended left running; some helpers of Python's end a moment after it."""
+    deadline = time.monotonic() + patience
+    while (left := marked(process.mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on."""
     with socket.socket() as listener:

@@ -18,7 +18,7 @@ from image_service import assert_classified, assert_logits, assert_refused, asse
 from PIL import Image
 
 from course import ROOT
-from course.processes import free_port, marked, wait
+from course.processes import free_port, left_behind, wait
 from course.submission import Server, Submission, expect, fail
 
 FILE = "ex09_fastapi.py"
@@ -338,7 +338,7 @@ def test_the_script_serves_and_stopping_leaves_no_process(submission, fresh_mode
                 fail(f"`python ex09_fastapi.py --port {port}` does not serve. {process.log.read_text()[-500:]}")
         os.killpg(process.pid, stop)
         code = wait(process, 20)
-        left = marked(process.mark)
+        left = left_behind(process)
         expect(
             code is not None and not left and "Traceback" not in process.log.read_text(),
             called=f"python ex09_fastapi.py, then {stop.name}",

@@ -34,7 +34,7 @@ from under_load import (
 )
 
 from course.load import ask, workers
-from course.processes import free_port, marked, wait
+from course.processes import free_port, left_behind, wait
 from course.submission import Server, Submission, expect, fail
 
 SERVICE, CLIENT = "ex19_tasks.py", "ex19_client.py"
@@ -549,7 +549,7 @@ def test_sigterm_ends_running_tasks(submission, server, fresh_models_dir):
         begun = time.monotonic()
         own.process.send_signal(signal.SIGTERM)
         code, took = wait(own.process, ENDED), time.monotonic() - begun
-        left = marked(own.process.mark)
+        left = left_behind(own.process)
     expect(
         code is not None and not left,
         called="kill -TERM (bentoml serve) while 4 tasks of 250 images are unfinished",

@@ -93,7 +93,7 @@ def graded(tmp_path_factory, private) -> tuple[Path, str, Path]:
     """A small class, graded once: the output folder, what was printed, GitHub's two files in a folder."""
     folder, output = tmp_path_factory.mktemp("class"), tmp_path_factory.mktemp("grades")
     hand_in(folder / "good", SOLUTION)
-    hand_in(folder / NAME, f"def providers():\n    return {{'all': [{EVIL!r}], 'available': [{EVIL!r}]}}\n")
+    hand_in(folder / NAME, f"def providers():\n    raise ValueError({EVIL!r})\n")
     hand_in(folder / "nothing", "", "notes.txt")
     with zipfile.ZipFile(folder / "slip.zip", "w") as archive:
         archive.writestr("ex07_providers.py", SOLUTION)
@@ -351,12 +351,12 @@ def test_only_a_complete_run_is_a_verdict(code, recorded, sentence):
     assert len(run.tests) == (0 if sentence else 2)
 
 
-def descendants_of(output: Path) -> list[psutil.Process]:
-    """Processes that a grader with this output folder has started."""
+def descendants_of(work: Path) -> list[psutil.Process]:
+    """Processes that a grader with this temporary folder has started."""
     found = []
     for process in psutil.process_iter():
         try:
-            if str(output) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if str(work) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
@@ -365,30 +365,30 @@ def descendants_of(output: Path) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_started_again_it_goes_on_where_it_was(tmp_path, how):
-    for name in ("a", "b"):
-        hand_in(tmp_path / "class" / name)
+    begun = tmp_path / "begun"
+    hand_in(tmp_path / "class" / "a")
+    hand_in(  # at its first time, it never ends
+        tmp_path / "class" / "b",
+        "import pathlib, time\n"
+        f"begun = pathlib.Path({str(begun)!r})\n"
+        "if not begun.exists():\n"
+        "    begun.touch()\n"
+        "    time.sleep(600)\n",
+    )
     output = tmp_path / "grades"
-    command = [
-        *GRADE,
-        "--submissions",
-        tmp_path / "class",
-        "--ex",
-        "07",
-        "--jobs",
-        "2",
-        "--isolation",
-        "none",
-        "--output",
-        output,
-    ]
+    options = ["--ex", "07", "--isolation", "none", "--output", output]
+    command = [*GRADE, "--submissions", tmp_path / "class", *options]
     grader = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     give_up = time.monotonic() + 120
-    while not (first := sorted(output.glob("*/exercises/07.json"))):
+    while not begun.exists():
         assert grader.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.02)
+    first = sorted(output.glob("*/exercises/07.json"))
+    work = Path((output / ".work").read_text())
+    assert descendants_of(work)
     grader.send_signal(how)
     printed, _ = grader.communicate(timeout=60)
     written = {path: path.stat().st_mtime_ns for path in first}
@@ -397,14 +397,15 @@ def test_started_again_it_goes_on_where_it_was(tmp_path, how):
     if how == signal.SIGINT:
         assert "Stopped. What was graded is kept" in printed
         assert "Traceback" not in printed
-        assert not descendants_of(output)
+        assert not descendants_of(work)
+        assert sorted(output.glob("*/exercises/07.json")) == first, "went on after Ctrl-C"
         return
 
     grade(*command[4:])
     assert len(list(output.glob("*/exercises/07.json"))) == 2
     assert {path: path.stat().st_mtime_ns for path in written} == written, "graded again"
-    assert not descendants_of(output)
-    assert not (output / ".work").exists()
+    assert not descendants_of(work)
+    assert not work.exists()
 
     # Nothing has changed: nothing is run. A changed file: its exercise is, and no other.
     now = {path: path.stat().st_mtime_ns for path in output.glob("*/exercises/07.json")}

@@ -15,7 +15,7 @@ import httpx
 from bad_input import CAT
 
 from course.load import CLIENTS, Answer, ask, load, tally, workers
-from course.processes import marked, wait
+from course.processes import left_behind, wait
 from course.submission import Server, Submission, expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
@@ -108,7 +108,7 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
         in_time = wait_until(many_in_work, seconds=30)
         server.process.send_signal(signal.SIGTERM)
         code = wait(server.process, ENDED)
-        left = marked(server.process.mark)
+        left = left_behind(server.process)
         thread.join()
     called = (
         f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) while many are accepted"

@@ -8,6 +8,14 @@ IMAGE ?= data/cat.png data/coffee.png
 EX ?=
 MODEL ?=
 SUBMISSION ?=
+SUBMISSIONS ?=
+JOBS ?=
+ISOLATION ?=
+PRIVATE ?=
+OUTPUT ?=
+TIME ?=
+SIZE ?= 30
+HOSTILE ?= 5
 CPU ?=
 USERS ?=
 DURATION ?=
@@ -15,8 +23,19 @@ ROUNDS ?=
 SERVICES ?=
 PAYLOAD ?=
 QUICK ?=
+FORCE ?=
+YES ?=
+DIFF ?=
 LIE ?=
 BROWSER ?=
+BY ?= bento
+PROJECT ?=
+REGION ?=
+REPOSITORY ?=
+PUBLIC ?=
+DRY_RUN ?=
+IMAGES ?=
+FRESH ?= 1
 # PyTorch's own index of CPU-only builds.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -26,12 +45,14 @@ RESNET18 := models/resnet18.onnx
 # What EX serves.
 SERVED := $(if $(filter 15 16,$(EX)),models/model_a.onnx models/model_b.onnx,$(if $(MODEL),,$(RESNET18)))
 OPTIMIZED := models/resnet18.optimized.onnx
+# The same model as a program for PyTorch, which one of the images of exercise 08 holds.
+PROGRAM := models/resnet18.pt2
 
 # Material for MkDocs advertises its successor at every build otherwise.
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check list benchmark optimize large-model loadtest docs test lint format docs-build manifest figures crowd clean
+.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format docs-build manifest clean
 
 ##@ For students
 
@@ -45,12 +66,20 @@ ifeq ($(EX),)
 	@echo "           IMAGE    image files for the client (data/cat.png data/coffee.png)"
 	@echo "           MODEL    another of torchvision's classifiers, for export, serve and loadtest (resnet18)"
 	@echo "           BROWSER=0  netron only says where to look, and opens no browser"
+	@echo "           FORCE=1  the solution before your own passes; DIFF=1  what differs from yours"
 	@echo "           PYTHON   the Python, 3.11 or newer, that setup builds .venv with"
 	@echo "           CPU=1    setup takes PyTorch's CPU-only builds: 5 GB less on Linux"
 	@echo "           QUICK=1  a short benchmark; LIE=warmup, autograd or together: a wrong one"
 	@echo "           USERS, DURATION, ROUNDS  of the load test: how many ask at a time (32), seconds (10), turns (2)"
 	@echo "           SERVICES  what it loads: '10 13:WORKERS=4,THREADS=0'; PAYLOAD  image, json or npy"
-	@echo "           SUBMISSION  a folder of solutions other than solutions/"
+	@echo "           BY=hand  the image of dockerfiles/bentoml_service.dockerfile instead of BentoML's"
+	@echo "           PROJECT, REGION, REPOSITORY  of Google's cloud, for deploy; PUBLIC=1  open to everybody"
+	@echo "           BASE_IMAGE, PIP_INDEX_URL  a mirror's, for images"
+	@echo "           IMAGES   only those whose names hold one of these words: 'cpu', 'onnx:cuda'"
+	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
+	@echo "           SUBMISSION  a folder of solutions other than solutions/; to grade also an archive"
+	@echo "           SUBMISSIONS, JOBS, PRIVATE, OUTPUT  to grade a class: its folder, how many at a time (1),"
+	@echo "                       a folder of extra tests, where reports go; ISOLATION=none, TIME=600 (seconds)"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
 else
@@ -86,6 +115,28 @@ netron: $(READY) $(RESNET18) ## Look at the graph; EX=06: and at the optimised o
 check: $(READY) $(RESNET18) ## Check your own work in exercises/, all or one          | make check EX=04
 	@$(PY) -m course check $(EX)
 
+hint: $(READY) ## The next hint of an exercise                                   | make hint EX=04
+	@$(PY) -m course hint $(EX)
+
+progress: $(READY) ## How far along you are                                       | make progress
+	@$(PY) -m course progress
+
+watch: $(READY) $(RESNET18) ## Check each exercise whose file you save, until Ctrl-C | make watch
+	@$(PY) -m course watch
+
+solution: $(READY) ## The solution, once yours passes, or FORCE=1; DIFF=1        | make solution EX=04
+	@$(PY) -m course solution $(EX) $(if $(FORCE)$(YES),--force) $(if $(DIFF),--diff)
+
+reset: $(READY) ## The starter back; your own file is kept aside                  | make reset EX=04
+	@$(PY) -m course reset $(EX)
+
+# Any Python will do: what is wrong may be .venv, or that there is no newer one.
+doctor: ## What is wrong here, and the command that mends it                      | make doctor
+	@for python in "$(PYTHON)" python3 $(PY); do \
+	  if "$$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then \
+	    exec "$$python" -I course/doctor.py --python "$(PYTHON)" --port "$(PORT)"; fi; done; \
+	echo "There is no Python 3 here. Install Python 3.11 or newer, then: make doctor"; exit 1
+
 list: $(READY) ## All exercises                                                   | make list
 	@$(PY) -m course list
 
@@ -102,6 +153,26 @@ loadtest: $(READY) $(SERVED) ## Services under load, beside the bare cores; EX=1
 	@$(PY) -m course loadtest --ex "$(EX)" --services "$(SERVICES)" --payload "$(PAYLOAD)" --users "$(USERS)" \
 	  --duration "$(DURATION)" --rounds "$(ROUNDS)" --folder "$(or $(SUBMISSION),solutions)"
 
+bento: $(READY) $(SERVED) ## Pack a service with its model: bentoml build            | make bento EX=10
+	@$(PY) -m course bento --ex "$(or $(EX),10)" --folder "$(or $(SUBMISSION),solutions)"
+
+containerize: $(READY) $(SERVED) ## Make an image of the bento, or BY=hand              | make containerize EX=10
+	@$(PY) -m course containerize --ex "$(or $(EX),10)" --by "$(BY)" --folder "$(or $(SUBMISSION),solutions)"
+
+run-container: $(READY) ## Run that image; stop with Ctrl-C                       | make run-container EX=10
+	@$(check_port)
+	@$(PY) -m course run-container --ex "$(or $(EX),10)" --by "$(BY)" --port $(PORT)
+
+deploy: $(READY) ## The image BY=hand on Cloud Run; DRY_RUN=1 only says how       | make deploy PROJECT=...
+	@$(PY) "$(or $(SUBMISSION),solutions)/ex18_cloud.py" --ex "$(or $(EX),10)" --project "$(PROJECT)" \
+	  --region "$(REGION)" --repository "$(REPOSITORY)" $(if $(PUBLIC),--public) $(if $(DRY_RUN),--dry-run)
+
+images: $(READY) $(PROGRAM) ## Build the images of exercise 08; needs Docker      | make images IMAGES=cpu
+	@$(PY) -m course images --images "$(IMAGES)" --folder "$(or $(SUBMISSION),.)/dockerfiles"
+
+compare-images: $(READY) $(PROGRAM) ## Images: build time, size, start-up; FRESH=0 | make compare-images IMAGES=cpu
+	@$(PY) -m course compare-images --images "$(IMAGES)" $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(filter 0,$(FRESH)),--no-fresh)
+
 docs: $(READY) ## Read the course page in a browser                               | make docs
 	@$(PY) -m course docs
 
@@ -110,7 +181,21 @@ docs: $(READY) ## Read the course page in a browser                             
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
 	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
 
+grade: $(READY) ## Points and reports, of one submission or a class    | make grade SUBMISSIONS=folder JOBS=2
+	@$(PY) -m course grade --submission "$(SUBMISSION)" --submissions "$(SUBMISSIONS)" --ex "$(EX)" --jobs "$(JOBS)" \
+	  --isolation "$(ISOLATION)" --private "$(PRIVATE)" --limit "$(TIME)" --output "$(OUTPUT)"
+
+gradescope: $(READY) ## The archive that Gradescope's machines grade with    | make gradescope EX="04 07"
+	@$(PY) -m course gradescope --ex "$(EX)" --private "$(PRIVATE)" --isolation "$(ISOLATION)" --jobs "$(JOBS)" --limit "$(TIME)"
+
+grade-benchmark: $(READY) ## What grading costs; a class whose grader is killed  | make grade-benchmark EX="04 07"
+	@$(PY) -m course grade-benchmark --ex "$(EX)" --size "$(SIZE)" --hostile "$(HOSTILE)" --jobs "$(or $(JOBS),2)" \
+	  --isolation "$(or $(ISOLATION),process)" --limit "$(or $(TIME),600)"
+
 ##@ For maintainers
+
+verify-course: $(READY) ## Is the course itself right? Starters earn nothing ...  | make verify-course
+	@$(PY) -m pytest verify --numprocesses 2
 
 figures: $(READY) $(RESNET18) models/model_a.onnx models/model_b.onnx ## Start-up, memory, agreement, faults | make figures
 	@$(PY) -m course figures
@@ -133,7 +218,7 @@ manifest: $(READY) ## Write README's table and the starters' digests            
 	@$(PY) -m course manifest
 
 clean: ## Remove everything that is made: .venv, models, site                    | make clean
-	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
+	rm -rf .venv site reports .pytest_cache .ruff_cache *.egg-info models/*.onnx models/*.pt2 models/*.data models/.export-* models/.large-* models/.optimize-* models/benchmark
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted setup is taken up again where pip left it.
@@ -149,6 +234,9 @@ $(READY): requirements.txt requirements-serving.txt
 
 $(RESNET18): | $(READY)
 	@$(PY) solutions/ex01_export.py
+
+$(PROGRAM): $(RESNET18) | $(READY)
+	@$(PY) -m course.export_program $(RESNET18) $@
 
 # The two models of exercises 15 and 16.
 models/model_a.onnx: | $(READY)

@@ -55,17 +55,73 @@ def show(number: str) -> None:
     console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")
 
 
+Number = Annotated[str, Argument(help="The exercise; without, the one that you are at.")]
+
+
+@app.callback()
+def before_any_command() -> None:
+    """The course."""
+    from course.starters import keep_starters
+
+    keep_starters()
+
+
 @app.command()
 def check(number: Annotated[str, Argument(help="The exercise; all without.")] = "") -> None:
     """Hold exercises/ against the tests, up to the first failure of each exercise."""
-    from course.check import check_exercise
+    from course import guide
+    from course.check import Stopped
 
-    chosen = [manifest.find(number)] if number else manifest.exercises()
-    done = [exercise for exercise in chosen if check_exercise(exercise, ROOT / "exercises", console)]
-    if len(chosen) > 1:
-        console.print(f"[bold]{len(done)} of {len(chosen)} exercises are done.[/]")
-    if len(done) < len(chosen):
-        raise typer.Exit(1)
+    try:
+        if not guide.check(number, guide.terminal()):
+            raise typer.Exit(1)
+    except (Stopped, KeyboardInterrupt):
+        console.print("\nStopped. Nothing was left running; what was not finished is not remembered.")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def hint(number: Number = "") -> None:
+    """The next hint of an exercise."""
+    from course import guide
+
+    guide.hint(number, guide.terminal())
+
+
+@app.command()
+def progress() -> None:
+    """How far along you are, from what the last checks found."""
+    from course import guide
+
+    guide.show_progress(guide.terminal())
+
+
+@app.command()
+def watch() -> None:
+    """Check the exercise whose file was saved, until Ctrl-C."""
+    from course.watch import watch_exercises
+
+    watch_exercises(console)
+
+
+@app.command()
+def solution(
+    number: Number = "",
+    force: Annotated[bool, Option(help="Also before the tests pass.")] = False,
+    diff: Annotated[bool, Option(help="What differs from your own.")] = False,
+) -> None:
+    """The solution of an exercise whose tests pass."""
+    from course import guide
+
+    guide.show_solution(number, force, diff, guide.terminal())
+
+
+@app.command()
+def reset(number: Annotated[str, Argument(help="The exercise.")] = "") -> None:
+    """Put an exercise's starter back; the student's own files are kept."""
+    from course import guide
+
+    guide.reset(number, guide.terminal())
 
 
 @app.command()
@@ -102,6 +158,41 @@ def is_service(path: Path) -> bool:
     return path.suffix == ".py" and bool(
         re.search("^(class ImageClassifierService|app = FastAPI)", path.read_text(), re.M)
     )
+
+
+@app.command()
+def bento(
+    ex: Annotated[str, Option(help="The exercise whose service to pack.")] = "10",
+    folder: Annotated[Path, Option(help="Where its bentofile is.")] = ROOT / "solutions",
+) -> None:
+    """Pack the service of an exercise with `bentoml build`."""
+    from course import containers
+
+    containers.bento(ex, folder)
+
+
+@app.command()
+def containerize(
+    ex: Annotated[str, Option(help="The exercise whose service to put into an image.")] = "10",
+    by: Annotated[str, Option(help="bento, with `bentoml containerize`, or hand, with a Dockerfile.")] = "bento",
+    folder: Annotated[Path, Option(help="Where that Dockerfile is.")] = ROOT / "solutions",
+) -> None:
+    """Make an image of the service of an exercise."""
+    from course import containers
+
+    containers.containerize(ex, by, folder)
+
+
+@app.command()
+def run_container(
+    ex: Annotated[str, Option(help="The exercise whose image to run.")] = "10",
+    by: Annotated[str, Option(help="Who made the image: bento or hand.")] = "bento",
+    port: Annotated[int, Option(help="Where it can be reached.")] = 3000,
+) -> None:
+    """Become `docker run` for the image of an exercise."""
+    from course import containers
+
+    containers.run_container(ex, by, port)
 
 
 @app.command()
@@ -147,6 +238,114 @@ def crowd() -> None:
     from course.crowd import print_crowd
 
     print_crowd()
+
+
+@app.command()
+def images(
+    words: Annotated[str, Option("--images", help="Only those whose tags hold one of these words.")] = "",
+    folder: Annotated[Path, Option(help="Where the Dockerfiles are.")] = ROOT / "dockerfiles",
+) -> None:
+    """Build the images of exercise 08."""
+    from course.images import build_all, chosen, inference
+
+    build_all(chosen(inference(folder), words), console)
+
+
+@app.command("compare-images")
+def compare_images(
+    words: Annotated[str, Option("--images", help="Only those whose tags hold one of these words.")] = "",
+    rounds: Annotated[int, Option(min=1, help="How often each is started.")] = 5,
+    fresh: Annotated[bool, Option(help="Build them without cache, and measure that.")] = True,
+    output: Annotated[Path, Option(help="Where the report goes.")] = ROOT / "reports" / "images",
+) -> None:
+    """Measure the images: build, size by layer, start-up, first prediction."""
+    from course.compare_images import compare
+    from course.images import COMPARED, chosen
+
+    compare(chosen(COMPARED, words), output, rounds, fresh, console)
+
+
+@app.command()
+def grade(
+    submission: Annotated[str, Option(help="One submission: a folder of the shape of exercises/, or an archive.")] = "",
+    submissions: Annotated[str, Option(help="A folder of submissions.")] = "",
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    jobs: Annotated[str, Option(help="How many exercises at a time (1).")] = "",
+    isolation: Annotated[str, Option(help="process or none.")] = "",
+    private: Annotated[str, Option(help="A folder of extra tests that students do not have: test_exNN_name.py.")] = "",
+    limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
+    output: Annotated[str, Option(help="Where the reports go (reports/grades).")] = "",
+    fresh: Annotated[bool, Option(help="Take no result of an earlier run.")] = False,
+) -> None:
+    """Grade one submission or a class; started again, it goes on with what has no final result."""
+    from course.grade import Plan, print_results
+    from course.grade import grade as grade_all
+
+    plan = Plan.make(
+        submission=submission,
+        submissions=submissions,
+        ex=ex,
+        jobs=jobs,
+        isolation=isolation,
+        private=private,
+        limit=limit,
+        output=output,
+        fresh=fresh,
+    )
+    try:
+        results = grade_all(plan, console)
+    except KeyboardInterrupt:
+        console.print("[bold]Stopped. What was graded is kept: the same command goes on from here.[/]")
+        raise typer.Exit(130) from None
+    print_results(results, plan, console)
+    if not all(result.final for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def gradescope(
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    private: Annotated[str, Option(help="A folder of extra tests that students do not have.")] = "",
+    isolation: Annotated[str, Option(help="process or none.")] = "",
+    jobs: Annotated[str, Option(help="How many exercises at a time (2).")] = "",
+    limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
+    output: Annotated[Path, Option(help="Where the archive goes.")] = ROOT
+    / "reports"
+    / "gradescope"
+    / "autograder.zip",
+) -> None:
+    """Build the archive that Gradescope's machines grade with."""
+    from course.gradescope import write_archive
+
+    chosen = [manifest.find(number) for number in ex.replace(",", " ").split()] or manifest.exercises()
+    folder = Path(private) if private else None
+    names = write_archive(
+        output,
+        chosen,
+        private=folder,
+        isolation=isolation or "process",
+        jobs=int(jobs or 2),
+        limit=int(limit or 600),
+    )
+    console.print(f"[bold]{output}[/]  {output.stat().st_size / 1e6:.1f} MB, {len(names)} files")
+    console.print("Upload it as the assignment's autograder, and choose an image of Ubuntu 22.04 or newer.")
+    console.print(f"Points of the assignment: {sum(one.points for one in chosen if not one.optional)}")
+
+
+@app.command("grade-benchmark")
+def grade_benchmark(
+    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    size: Annotated[int, Option(help="How many submissions the class has.")] = 30,
+    hostile: Annotated[int, Option(help="How many of them are hostile.")] = 5,
+    jobs: Annotated[int, Option(help="How many exercises at a time.")] = 2,
+    isolation: Annotated[str, Option(help="process or none.")] = "process",
+    limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
+) -> None:
+    """Measure what grading costs, and kill the grader half-way."""
+    from course.grade_benchmark import run
+
+    if not run(ex, size, hostile, jobs, isolation, limit):
+        raise typer.Exit(1)
 
 
 @app.command("manifest")

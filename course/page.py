@@ -5,11 +5,13 @@
 <!-- card 04 -->                what to fill in, how to try and to check it
 <!-- hints 04 -->               the hints, each closed until it is opened
 <!-- code FILE NAME ... -->     functions, classes or constants of a Python file
+<!-- code FILE -->              another file, whole
 """
 
 import ast
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
@@ -17,6 +19,7 @@ from mkdocs.exceptions import PluginError
 from course import ROOT, frameworks, manifest, readme
 from serving import Problem
 
+LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 MARK = r"<!-- (exercises|frameworks|card|hints|code)\b *(.*?) *-->"
 
 
@@ -39,7 +42,8 @@ def _fill(kind: str, words: str) -> str:
         case "hints":
             return "\n".join(_hint(i, hint) for i, hint in enumerate(manifest.find(words).hints, 1))
     file, *names = words.split()
-    return f'```python title="{file}"\n{_source(file, names)}\n```'
+    language, text = ("python", _source(file, names)) if names else (LANGUAGES[Path(file).suffix], _whole(file))
+    return f'```{language} title="{file}"\n{text}\n```'
 
 
 def _card(exercise: manifest.Exercise) -> str:
@@ -58,6 +62,10 @@ def _card(exercise: manifest.Exercise) -> str:
 
 def _hint(number: int, text: str) -> str:
     return f'??? tip "Hint {number}"\n    {text}\n'
+
+
+def _whole(file: str) -> str:
+    return (ROOT / file).read_text().rstrip()
 
 
 def _source(file: str, names: list[str]) -> str:

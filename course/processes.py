@@ -12,13 +12,24 @@ from pathlib import Path
 
 import psutil
 
+
+class GraderFailure(RuntimeError):
+    """Trouble of the grader's own, which says nothing about the submission: there is no verdict, and another run."""
+
+
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
 MARK = "COURSE_RUN"
 
 
 @contextmanager
 def running(
-    command: list[str], *, cwd: Path, env: dict[str, str], log: Path, launch: Callable = subprocess.Popen
+    command: list[str],
+    *,
+    cwd: Path,
+    env: dict[str, str],
+    log: Path,
+    stdin: int = subprocess.DEVNULL,
+    launch: Callable = subprocess.Popen,
 ) -> Iterator[subprocess.Popen]:
     """Start a command with its output in a file; at the end of the block, end it with all that it started.
 
@@ -31,7 +42,7 @@ def running(
             cwd=cwd,
             # Added to a mark that is there already: whoever started us must find our processes, too.
             env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -58,17 +69,26 @@ def end(process: subprocess.Popen, patience: float = 5) -> None:
         wait(process, patience)
     if close := getattr(process, "close", None):  # a sandbox ends as a whole
         close()
+    end_marked(process.mark, patience)
+    process.wait(patience)
+
+
+def end_marked(mark: str, patience: float = 5) -> None:
+    """End every process that carries a mark.
+
+    Raises:
+        GraderFailure: some would not end.
+    """
     deadline = time.monotonic() + patience
-    while left := marked(process.mark):
+    while left := marked(mark):
         for one in left:
             try:
                 one.kill()
             except psutil.NoSuchProcess:
                 continue
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args} left processes that could not be ended: {left}")
+            raise GraderFailure(f"processes could not be ended: {left}")
         time.sleep(0.05)
-    process.wait(patience)
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -4,12 +4,21 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
+import errno
+import importlib
 import signal
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from course import ROOT, sandbox
+from course.docker import need_engine
+from course.processes import GraderFailure
+from course.recorder import Recorder
+from course.submission import Inconclusive
+from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
 RESULTS: dict[str, tuple[str, float, bool]] = {}
@@ -17,6 +26,7 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption("--warm", action="store_true", help="calls of functions share their imports; not for grading")
     parser.addoption(
         "--isolation",
         choices=sandbox.MODES,
@@ -24,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what student code runs in: none, as for your own (default); process: a sandbox, with limits",
     )
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one, unless it needs a GPU")
+    parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
+    parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
+    parser.addoption("--private-tests", action="store_true", help="give tests that lie elsewhere what tests/ offers")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(config.getoption("--submission"))
     if not folder.is_dir():
         raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
+    if file := config.getoption("--results"):
+        config.pluginmanager.register(Recorder(file, config.getoption("--limit")))
+    if config.getoption("--private-tests"):
+        sys.path.insert(0, str(ROOT / "tests"))
+        config.pluginmanager.register(importlib.import_module("conftest"), "what tests/ offers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,14 +63,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in of_course]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and (reason := no_engine()):
+        pytest.skip(reason)
+
+
+@cache
+def no_engine() -> str | None:
+    """Why no images can be built here; None where they can."""
+    try:
+        need_engine()
+    except Problem as problem:
+        return str(problem)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
+        report.user_properties.append(("inconclusive", str(call.excinfo.value)))
+    if call.excinfo and is_ours(call.excinfo.value):
+        report.user_properties.append(("grader failed", f"{item.name}: {call.excinfo.value}"))
     if report.skipped and item.config.getoption("--no-skips") and not item.get_closest_marker("gpu"):
         report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
     if marker := item.get_closest_marker("points"):
         report.user_properties.append(("points", (item.path.stem, marker.args[0])))
     return report
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception in a test says nothing about the submission: this machine is short of something."""
+    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -172,7 +172,9 @@ class Confined:
             if not self._listen(10):
                 self._popen.kill()
                 self._popen.wait()
-                raise RuntimeError(f"bubblewrap did not start the sandbox; see its log. The command: {command}")
+                raise processes.GraderFailure(
+                    f"bubblewrap did not start the sandbox; see its log. The command: {command}"
+                )
         self._first = psutil.Process(self._popen.pid).children()[0]
         self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
 

@@ -83,6 +83,7 @@ class Submission:
         self.limits = limits
         self._numbers = count()
         self._used: set[Path] = set()
+        self._endless = False  # whether one of its programs had to be ended
 
     def call(self, file: str, function: str, *, timeout: float = 30, **arguments: Any) -> Any:
         """What a function of one of its files returns: arrays, numbers, text, paths, lists and dicts of them.
@@ -211,8 +212,13 @@ class Submission:
             context = processes.running(command, cwd=cwd, env=environment, log=log)
         else:
             context = sandbox.running(command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits)
-        with context as process:
-            yield process
+        begun = time.monotonic()
+        try:
+            with context as process:
+                yield process
+        finally:
+            if not self.trusted:
+                _PERIODS.append((begun, time.monotonic()))
 
     def folders(
         self,
@@ -248,8 +254,12 @@ class Submission:
     ) -> Finished:
         log = self.new_folder("run") / "log"
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
+            # Whoever did not end once is given less time from then on: an endless loop would cost it in every test.
+            if self._endless:
+                timeout = max(min(timeout, 10), timeout / 4)
             code = wait(process, timeout)
             if code is None:
+                self._endless = True
                 end(process, patience=1)
                 if not _excess(process):
                     fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
@@ -274,6 +284,18 @@ class Submission:
             "COLUMNS": "200",
         }
         return kept | own | (extra or {})
+
+
+_PERIODS: list[tuple[float, float]] = []  # when processes with student code ran: from, until
+
+
+def seconds_of_submissions() -> float:
+    """For how long at least one process with student code was running, of those that have ended by now."""
+    total, last = 0.0, 0.0
+    for begun, ended in sorted(_PERIODS):
+        total += max(0.0, ended - max(begun, last))
+        last = max(last, ended)
+    return total
 
 
 # Arguments and options that say where to write, even where there is something already.
@@ -348,6 +370,18 @@ def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
 def fail(sentence: str) -> NoReturn:
     """Fail the running test with this sentence and no stack trace."""
     pytest.fail(sentence, pytrace=False)
+
+
+class Inconclusive(pytest.skip.Exception):
+    """Neither passed nor failed: a measurement that was too noisy to tell. The grader asks once more."""
+
+
+def inconclusive(sentence: str) -> NoReturn:
+    """End the running test without a verdict: the machine was too busy for a fair comparison of speed.
+
+    The test is then neither won nor lost. The sentence says what was measured and how much it varied.
+    """
+    raise Inconclusive(f"inconclusive, run again: {sentence}")
 
 
 def expect(holds: bool, *, called: str, got: Any, expected: str, hint: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 
 from serving.cores import cores
 from serving.http import (
+    NO_TRACES,
     RequestLimits,
     compute_schemas_once,
     log_client_errors_in_one_line,
@@ -74,7 +75,7 @@ THREADS = 0
 log_client_errors_in_one_line()
 
 
-@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # TODO: say how many workers
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256}, tracing=NO_TRACES)  # TODO: say how many workers
 class ImageClassifierService:
     """Classifies images, in several processes that listen on one port."""
 

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from serving.cores import cores
 from serving.http import (
+    NO_TRACES,
     RequestLimits,
     all_ready,
     compute_schemas_once,
@@ -71,7 +72,7 @@ class ModelFailed(Exception):
     """A model gave no answer; the message is for the caller and names it."""
 
 
-@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256}, tracing=NO_TRACES)
 class ImageClassifierService:
     """Classifies images with the mean of two models' probabilities."""
 

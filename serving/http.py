@@ -3,68 +3,22 @@
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientError
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
-from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.limits import RequestLimits as RequestLimits  # for services; images without BentoML take it from there
 
 if TYPE_CHECKING:
     from bentoml import Service
 
-
-class RequestLimits:
-    """ASGI middleware: answers too large a body with 413, a form with 415, none with 400, before anything is parsed.
-
-    BentoML parses forms itself, fetches URLs that it finds in them, and answers 500 to broken ones.
-    No API here takes a form; but curl calls any body one unless told otherwise, so a body of type
-    application/x-www-form-urlencoded is passed on as plain bytes.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: dict[str, int]) -> None:
-        """max_bytes: the largest body by path, e.g. {"/predict": 64 * 2**20}."""
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self.max_bytes.get(scope.get("path", ""))
-        if scope["type"] != "http" or scope["method"] != "POST" or limit is None:
-            return await self.app(scope, receive, send)
-
-        headers = MutableHeaders(scope=scope)
-        content_type = headers.get("content-type", "")
-        if content_type.startswith("multipart/"):
-            problem = "expected the file or the JSON itself as the body, got a form (curl: --data-binary @FILE, not -F)"
-            return await JSONResponse({"error": problem}, 415)(scope, receive, send)
-        if content_type.startswith("application/x-www-form-urlencoded"):
-            headers["content-type"] = "application/octet-stream"
-
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > limit:
-                problem = f"expected a body of at most {limit:,} bytes, got more"
-                return await JSONResponse({"error": problem}, 413)(scope, receive, send)
-            if not message.get("more_body", False):
-                break
-        if not body:  # BentoML would read it as {}
-            return await JSONResponse({"error": "expected a body, got an empty one"}, 400)(scope, receive, send)
-
-        async def receive_again() -> Message:
-            nonlocal body
-            if body is None:
-                return await receive()
-            whole, body = bytes(body), None
-            return {"type": "http.request", "body": whole, "more_body": False}
-
-        return await self.app(scope, receive_again, send)
+# For @bentoml.service(tracing=...): BentoML 1.4.39 makes spans for every request, even where nobody collects them,
+# and that is a third of its own time for one. Take it out when you set up a collector.
+NO_TRACES = {"excluded_urls": ".*"}
 
 
 class ClientErrorsInOneLine(logging.Filter):
@@ -105,7 +59,9 @@ def _computed_once(compute: Callable[..., dict]) -> Callable[..., dict]:
 def restart_dead_workers_quickly(seconds: float = 2) -> None:
     """Look for dead workers every few seconds: BentoML 1.4.39 asks its supervisor, circus, to do so every 10.
 
-    There is no setting for it. Call this under @bentoml.on_deployment, which runs in the supervisor, before the workers.
+    In an image that `bentoml containerize` made it starts none again: one of several workers is missing for ever,
+    and a service's last one takes the whole container with it. There is no setting for either. Call this under
+    @bentoml.on_deployment, which runs in the supervisor, before the workers.
     """
     from circus.controller import Controller
 
@@ -117,6 +73,7 @@ def restart_dead_workers_quickly(seconds: float = 2) -> None:
 
     if start.__name__ != start_looking_often.__name__:
         Controller.start = start_looking_often
+    os.environ.pop("BENTOML_CONTAINERIZED", None)  # all that it means to BentoML is: start none again
 
 
 def batch_without_waiting() -> None:

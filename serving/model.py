@@ -5,10 +5,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
 from serving import Problem
+from serving.labels import best5, softmax, top5
+
+__all__ = [
+    "MODELS_DIR",
+    "MODEL_A_PATH",
+    "MODEL_B_PATH",
+    "MODEL_PATH",
+    "BadModel",
+    "best5",
+    "labels",
+    "open_model",
+    "softmax",
+    "top5",
+    "weights",
+]  # the three of serving.labels are taken from here by everything that has ONNX Runtime
 
 # Beside this package, wherever that was copied to; never relative to the current directory.
 MODELS_DIR = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
@@ -73,28 +87,3 @@ def labels(session: ort.InferenceSession) -> list[str]:
 def weights(session: ort.InferenceSession) -> str:
     """Where the weights came from, e.g. `imagenet IMAGENET1K_V1` or `random seed 0`."""
     return session.get_modelmeta().custom_metadata_map.get("weights", "unknown")
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis, same shape; the maximum is taken off so that exp() cannot overflow."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def top5(logits: np.ndarray, names: list[str]) -> list[dict]:
-    """The five most probable classes of one image, best first.
-
-    Args:
-        logits: float32 array of shape (classes,).
-        names: one name a class.
-
-    Returns:
-        five of {"label": str, "probability": float}.
-    """
-    return best5(softmax(logits), names)
-
-
-def best5(probabilities: np.ndarray, names: list[str]) -> list[dict]:
-    """As top5(), from probabilities: a float32 array of shape (classes,)."""
-    best = np.argsort(probabilities)[::-1][:5]
-    return [{"label": names[i], "probability": float(probabilities[i])} for i in best]

@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import lightning
 import onnx
 import onnxruntime as ort
 import torch
@@ -73,21 +72,25 @@ def export_torchscript(model: nn.Module, path: Path) -> None:
         )
 
 
-class LightningClassifier(lightning.LightningModule):
-    """A model trained with Lightning would be of such a class already."""
+def as_lightning_module(model: nn.Module) -> nn.Module:
+    """The model in a LightningModule, which has to_onnx(); what is trained with Lightning is one already."""
+    import lightning  # here, for it takes two seconds, which the other exporters need not wait for
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+    class LightningClassifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, 224, 224) float32 to (batch, 1000) float32 logits."""
-        return self.model(images)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            """(batch, 3, 224, 224) float32 to (batch, 1000) float32 logits."""
+            return self.model(images)
+
+    return LightningClassifier().eval()
 
 
 def export_lightning(model: nn.Module, path: Path) -> None:
     """Export a LightningModule with its own method, which hands its options on to torch.onnx.export."""
-    LightningClassifier(model).eval().to_onnx(path, (EXAMPLE,), **OPTIONS)
+    as_lightning_module(model).to_onnx(path, (EXAMPLE,), **OPTIONS)
 
 
 def add_metadata(path: Path, classifier: Classifier, architecture: str, exporter: str) -> None:

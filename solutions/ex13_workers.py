@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 
 from serving.cores import cores
 from serving.http import (
+    NO_TRACES,
     RequestLimits,
     compute_schemas_once,
     log_client_errors_in_one_line,
@@ -76,7 +77,7 @@ log_client_errors_in_one_line()
 
 
 # max_concurrency is for the whole service: BentoML gives each worker its share, rounded up.
-@bentoml.service(workers=WORKERS, traffic={"timeout": 30, "max_concurrency": 256})
+@bentoml.service(workers=WORKERS, traffic={"timeout": 30, "max_concurrency": 256}, tracing=NO_TRACES)
 class ImageClassifierService:
     """Classifies images, in several processes that listen on one port."""
 

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from serving.cores import cores
 from serving.http import (
+    NO_TRACES,
     RequestLimits,
     all_ready,
     compute_schemas_once,
@@ -38,6 +39,7 @@ MODEL_SERVICE = {
     "runner_connection": {"max_requests": 1_000_000, "max_age": 86400.0},
     # Longer than a worker takes to be replaced; less than the entry's 30, which has time left to say what failed.
     "traffic": {"timeout": 10},
+    "tracing": NO_TRACES,
 }
 logger = logging.getLogger("bentoml.pipeline")
 
@@ -75,7 +77,7 @@ class ModelFailed(Exception):
     """A model gave no answer; the message is for the caller and names it."""
 
 
-@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256}, tracing=NO_TRACES)
 class ImageClassifierService:
     """Classifies images with the mean of two models' probabilities."""
 

@@ -2,24 +2,30 @@
 
 import hashlib
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from filelock import FileLock
 from onnx import numpy_helper
 
-from course import ROOT
+from course import ROOT, models_for_tests
 from course.submission import Submission
 
 
 @pytest.fixture(scope="session")
-def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Submission:
+def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]:
     """The folder under test."""
-    return Submission(Path(request.config.getoption("--submission")), tmp_path_factory.mktemp("submission"))
+    folder, scratch = Path(request.config.getoption("--submission")), tmp_path_factory.mktemp("submission")
+    if request.config.getoption("--warm"):
+        from course.warm import WarmSubmission
+
+        with closing(WarmSubmission(folder, scratch)) as submission:
+            yield submission
+    else:
+        yield Submission(folder, scratch)
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +53,10 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def models_dir(pytestconfig: pytest.Config) -> Path:
-    """A folder with real models, kept for the next run: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
-
-    Their weights are random, with seeds that nobody else uses. Both are resnet18: quicker to export than a resnet34.
-    """
-    makers = ("requirements.txt", "solutions/ex01_export.py", "course/weights.py", "tests/conftest.py")
-    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in makers)).hexdigest()[:12]
-    folder = pytestconfig.cache.mkdir(f"models-{made_from}")
-    with FileLock(folder / "lock"):  # several processes run tests
-        for name, seed in (("resnet18", "7"), ("model_b", "8")):
-            if not (folder / f"{name}.onnx").exists():
-                command = [sys.executable, "solutions/ex01_export.py", "--weights", "random", "--seed", seed]
-                subprocess.run([*command, "--output", folder / f"{name}.onnx"], cwd=ROOT, check=True, timeout=200)
-        if not (folder / "model_a.onnx").exists():
-            os.link(folder / "resnet18.onnx", folder / "model_a.onnx")
+    """A folder with real models, kept for the next run: see course/models_for_tests.py."""
+    if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
+        return Path(ready)
+    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
+    folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
+    models_for_tests.make(folder)
     return folder

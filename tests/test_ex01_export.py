@@ -95,10 +95,11 @@ def test_lightning_keeps_the_contract(export):
 @pytest.mark.points(2)
 def test_agrees_with_pytorch_at_several_batch_sizes(export, reference):
     """At most 1e-4 apart: float32 sums in another order come to about 4e-6 here, a wrong weight to far more."""
+    exported = {exporter: export("--exporter", exporter) for exporter in ("dynamo", "torchscript", "lightning")}
     images = np.random.default_rng(1).normal(size=(8, 3, 224, 224)).astype(np.float32)
     logits = reference.call("reference.py", "resnet18_logits", seed=SEED, images=images, timeout=60)
-    for exporter in ("dynamo", "torchscript", "lightning"):
-        session = model_files.open_session(export("--exporter", exporter))
+    for exporter, path in exported.items():
+        session = model_files.open_session(path)
         for batch in (1, 3, 8):
             difference = abs(session.run(["output"], {"input": images[:batch]})[0] - logits[:batch]).max()
             expect(

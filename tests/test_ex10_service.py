@@ -10,6 +10,7 @@ import bentoml
 import numpy as np
 import onnxruntime as ort
 import pytest
+import under_load
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 from bentoml.exceptions import BentoMLException
 from image_service import assert_classified, assert_logits, assert_refused, assert_still_serves, best_five, tensor
@@ -23,8 +24,14 @@ SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, fresh_models_dir: Path):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as running:
+def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose model the last test replaces."""
+    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, own_models: Path):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(own_models)}) as running:
         yield running
 
 
@@ -36,7 +43,7 @@ def session(fresh_models_dir: Path) -> ort.InferenceSession:
 # ------------------------------------------------------------------------------ the tensor API
 
 
-@pytest.mark.points(2)
+@pytest.mark.points(1.5)
 def test_predict_answers_the_models_logits(server, session):
     image = tensor(CAT)
     response = server.request("POST", "/predict", json={"image": image.tolist()})
@@ -273,3 +280,13 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
         expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
         hint="catch BentoMLException for each file",
     )
+
+
+# ------------------------------------------------------------------------------ once
+
+
+@pytest.mark.points(0.5)
+def test_loads_the_model_once(server, own_models):
+    """Not for each request: another file in the model's place changes no answer. The last test: the file is replaced."""
+    assert_still_serves(server, "before the model is replaced")
+    under_load.assert_unharmed_by_a_new_model(server, own_models)

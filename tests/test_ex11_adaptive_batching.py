@@ -116,9 +116,9 @@ class Batches:
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, session):
-    image = tensor(CAT)
+    image = tensor(CAT, COFFEE)
     response = server.request("POST", "/predict", json={"image": image.tolist()})
-    called = "POST /predict with one preprocessed photograph as JSON"
+    called = "POST /predict with two preprocessed photographs as JSON"
     answered(server, response, called)
     assert_logits(response.json(), session.run(None, {"input": image})[0], called, server)
 

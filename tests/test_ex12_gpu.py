@@ -2,7 +2,7 @@
 
 import onnxruntime as ort
 import pytest
-from bad_input import CAT
+from bad_input import CAT, COFFEE
 from image_service import (
     assert_classified,
     assert_logits,
@@ -98,11 +98,13 @@ def test_classifies_wherever_it_runs(server, session):
 
 @pytest.mark.points(1)
 def test_predicts_wherever_it_runs(server, session):
-    image = tensor(CAT)
+    image = tensor(CAT, COFFEE)
     response = server.request("POST", "/predict", json={"image": image.tolist()})
     if response.status_code != 200:
         fail(f"POST /predict answered {response.status_code} {response.text[:200]}.{server.last_words()}")
-    assert_logits(response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png", server)
+    assert_logits(
+        response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png and coffee.png", server
+    )
 
 
 @pytest.mark.points(1)

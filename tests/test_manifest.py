@@ -37,6 +37,7 @@ def test_every_file_of_an_exercise_is_there(exercise: Exercise):
 def test_every_file_is_in_course_toml():
     listed = {file for exercise in exercises() for file in exercise.files}
     starters = {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("ex[0-9][0-9]_*.*")}
+    starters |= {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("*.dockerfile")}
     assert {str(path) for path in starters if path.suffix != ".pyc"} == listed
     assert {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")} == {
         file for file in listed if "/" not in file
@@ -52,6 +53,8 @@ def test_points_of_the_tests_add_up(exercise: Exercise):
 def test_a_solution_has_all_functions_of_its_starter_with_their_docstrings(exercise: Exercise):
     """Tests call what the starter declares; a solution that renames it would teach something else."""
     for file in exercise.files:
+        if not file.endswith(".py"):
+            continue
         starter, solved = (functions(path) for path in (ROOT / "exercises" / file, solution(file)))
         assert starter.items() <= solved.items(), f"{file}: declared or documented differently"
 

@@ -14,7 +14,7 @@ from small_models import small_model
 
 from course import ROOT, page
 from course.frameworks import frameworks
-from course.manifest import exercises
+from course.manifest import exercises, solution
 from course.processes import free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -53,7 +53,8 @@ def test_every_exercise_has_its_page_with_hints_and_code(site):
         text = (site / exercise.stem / "index.html").read_text()
         assert text.count("Hint ") >= len(exercise.hints)
         assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
-        assert 'title="solutions/' in text or 'class="filename">solutions/' in text, "no code is shown"
+        shown = re.findall(r'(?:title="|class="filename">)([\w./-]+)', text)
+        assert {str(solution(file).relative_to(ROOT)) for file in exercise.files} & {*shown}, "no code is shown"
 
 
 def test_the_page_is_whole_without_github(site):

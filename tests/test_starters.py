@@ -1,51 +1,12 @@
-"""An untouched starter runs, says what is left to do, and earns nothing, with a message that helps."""
+"""An untouched starter runs and says what is left to do. That it earns nothing: verify/test_starters.py."""
 
-import os
 import subprocess
 import sys
-from xml.etree import ElementTree
 
 import pytest
 
 from course import ROOT
-from course.manifest import Exercise, exercises, untouched
-
-# What a failure must say: that a function, script or service is not written, or that an earlier test told why.
-TOLD = (
-    "is not written yet",
-    "Still to do",
-    "NotImplementedError",
-    "failed; see the first test",
-    "goes on without a model",
-)
-
-
-@pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)
-def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
-    if not untouched(exercise):
-        pytest.skip(f"exercises/ has been worked on: {exercise.files}. (If these are new starters: make manifest)")
-    report = tmp_path / "report.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--submission",
-        "exercises",
-        exercise.test,
-        f"--junit-xml={report}",
-        "-q",
-    ]
-    env = os.environ | {"PYTEST_ADDOPTS": ""}
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
-    assert f"{exercise.stem:24} 0 of {exercise.points}" in run.stdout, run.stdout[-3000:]
-
-    for test in ElementTree.parse(report).iter("testcase"):
-        failures = [one.text or "" for one in test if one.tag in ("failure", "error")]
-        assert failures, f"{test.get('name')} passes on the untouched starter"
-        assert any(words in failures[0] for words in TOLD), (
-            f"{test.get('name')} does not say what is missing:\n{failures[0]}"
-        )
-        assert "Traceback" not in failures[0]
+from course.manifest import exercises, untouched
 
 
 @pytest.mark.parametrize(
@@ -60,6 +21,10 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
         ("ex07_providers.py", ["--model", "{models}/resnet18.onnx"]),
         ("ex09_fastapi.py", []),
         ("ex10_client.py", ["data/cat.png"]),
+        (
+            "ex18_cloud.py",
+            ["--project", "my-project", "--region", "europe-west1", "--repository", "course", "--dry-run"],
+        ),
         ("ex19_client.py", ["data"]),
         ("ex20_model_store.py", ["save", "{models}/resnet18.onnx"]),
         ("ex21_sklearn.py", ["--output", "{tmp}/forest.onnx"]),

@@ -1,0 +1,270 @@
+"""A few words of the `docker` command, for the images of the course.
+
+The command itself, not its Python SDK: that one still builds with the engine's old builder, and what is
+shown to students should be what they can type.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from course import ROOT
+from serving import Problem
+
+BASE_IMAGE = "python:3.11-slim-bookworm"  # the default of every Dockerfile here
+PORT = 3000  # where every container of the course listens
+# Build arguments that are taken from the environment: behind a mirror, all images build with them set.
+FROM_ENVIRONMENT = ("BASE_IMAGE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "TORCH_INDEX")
+INSTALL = "https://docs.docker.com/get-started/get-docker/"
+
+
+class Layer(NamedTuple):
+    """One layer of an image."""
+
+    made_by: str  # the line of the Dockerfile, as Docker kept it
+    size: int  # bytes, unpacked
+
+
+def docker(*words: str | Path, timeout: float = 60) -> str:
+    """What a docker command prints.
+
+    Raises:
+        Problem: it failed, or took too long; the message is Docker's own.
+    """
+    command = ["docker", *map(str, words)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, errors="replace")
+    except FileNotFoundError as error:
+        raise Problem(f"There is no `docker` command. Install Docker: {INSTALL}") from error
+    except subprocess.TimeoutExpired as error:
+        raise Problem(f"`docker {words[0]}` had not ended after {timeout:.0f} s.") from error
+    if done.returncode:
+        raise Problem(f"`docker {words[0]}` failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def need_engine() -> None:
+    """Make sure that images can be built and run here.
+
+    Raises:
+        Problem: there is no client, no engine, no permission, or no BuildKit; the message says what to do.
+    """
+    if shutil.which("docker") is None:
+        raise Problem(f"There is no `docker` command. Install Docker, and start it: {INSTALL}")
+    try:
+        client, _ = docker("version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=20).split()
+    except Problem as problem:
+        if "permission denied" in str(problem):
+            raise Problem(
+                "You are not allowed to use the Docker engine. "
+                "Join its group, and log in again: sudo usermod -aG docker $USER"
+            ) from problem
+        raise Problem(
+            "The Docker engine does not answer. Start Docker Desktop, or on Linux: sudo systemctl start docker"
+        ) from problem
+    if int(client.partition(".")[0]) >= 23:  # older clients use the engine's own BuildKit
+        try:
+            docker("buildx", "version", timeout=20)
+        except Problem as problem:
+            raise Problem(
+                "`docker` cannot build images: its plugin buildx is missing. Install docker-buildx-plugin"
+                f" (Debian and Ubuntu: docker-buildx), or Docker anew: {INSTALL}"
+            ) from problem
+
+
+def base_image() -> str:
+    """The image that the Dockerfiles begin with here."""
+    return os.environ.get("BASE_IMAGE") or BASE_IMAGE
+
+
+def build(
+    dockerfile: Path,
+    tag: str,
+    *,
+    args: dict[str, str] | None = None,
+    context: Path = ROOT,
+    cache: bool = True,
+    log: Path | None = None,
+    timeout: float = 3600,
+) -> float:
+    """Build an image with BuildKit, and say how many seconds that took.
+
+    Args:
+        dockerfile: it may lie outside of the context.
+        tag: what the image is called.
+        args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
+        context: what COPY copies from; its .dockerignore says what of it is sent.
+        cache: whether layers of earlier builds are taken over.
+        log: where the build's output goes; otherwise into reports/builds/.
+        timeout: seconds.
+
+    Raises:
+        Problem: it failed; the message holds the end of the log and where it is.
+    """
+    if not dockerfile.is_file():
+        raise Problem(f"There is no {dockerfile}.")
+    log = log or ROOT / "reports" / "builds" / f"{tag.replace('/', '_').replace(':', '_')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    given = {name: os.environ[name] for name in FROM_ENVIRONMENT if os.environ.get(name)} | (args or {})
+    command = ["docker", "build", "--progress=plain", "--file", str(dockerfile), "--tag", tag]
+    for name, value in given.items():
+        command += ["--build-arg", f"{name}={value}"]
+    if not cache:
+        command.append("--no-cache")
+    begin = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, str(context)],
+            env=os.environ | {"DOCKER_BUILDKIT": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise Problem(f"The build of {tag} had not ended after {timeout:.0f} s. Its log: {log}") from error
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(10)
+    if code:
+        raise Problem(f"{dockerfile.name} does not build. The end of its log, {log}:\n{failure(log)}")
+    return time.monotonic() - begin
+
+
+def failure(log: Path, lines: int = 12) -> str:
+    """What the step of a build said that failed; of a log without such a step, the end."""
+    text = log.read_text(errors="replace")
+    failed = re.search(r"^#(\d+) ERROR: ", text, re.MULTILINE)
+    if failed is None:
+        return "\n".join(text.rstrip().splitlines()[-lines:])
+    own = re.findall(rf"^#{failed[1]} (?!sha256:)(.*)$", text, re.MULTILINE)
+    return "\n".join(own[-lines:])
+
+
+def exists(tag: str) -> bool:
+    """Whether there is an image of that name."""
+    return bool(docker("image", "ls", "--quiet", tag))
+
+
+def remove(tag: str) -> None:
+    """Remove an image, unless something still needs it."""
+    subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
+
+
+def inspect(tag: str) -> dict[str, Any]:
+    """What Docker knows of an image: its configuration, its labels, its history."""
+    return json.loads(docker("image", "inspect", tag))[0]
+
+
+def layers(tag: str) -> list[Layer]:
+    """The layers of an image, the base image's first."""
+    lines = docker("history", "--no-trunc", "--human=false", "--format", "{{json .}}", tag).splitlines()
+    history = [json.loads(line) for line in lines]
+    return [Layer(one["CreatedBy"], int(one["Size"])) for one in reversed(history)]
+
+
+def size(tag: str) -> int:
+    """Bytes of an image, unpacked.
+
+    From its layers: what `docker images` calls its size is, in newer engines, that of the packed layers.
+    """
+    return sum(layer.size for layer in layers(tag))
+
+
+class Container:
+    """A container that was started."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+
+    @cached_property
+    def url(self) -> str:
+        """Where its port can be reached from here."""
+        return f"http://{docker('port', self.name, f'{self.port}/tcp').splitlines()[0]}"
+
+    def state(self) -> dict[str, Any]:
+        """Running or not, exit code, health: as `docker inspect` has it."""
+        return json.loads(docker("inspect", "--format", "{{json .State}}", self.name))
+
+    def logs(self) -> str:
+        """What it has printed, standard output and error together."""
+        command = ["docker", "logs", self.name]
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, errors="replace"
+        ).stdout
+
+    def run(self, *command: str, timeout: float = 60) -> str:
+        """What a command inside of it prints; raises Problem where it fails."""
+        return docker("exec", self.name, *command, timeout=timeout)
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit code; None where it is still running after timeout seconds."""
+        deadline = time.monotonic() + timeout
+        while (state := self.state())["Status"] not in ("exited", "dead"):
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+        return state["ExitCode"]
+
+    def wait_until_ready(self, path: str = "/readyz", deadline: float = 60) -> None:
+        """Wait for a 2xx from a path.
+
+        Raises:
+            Problem: the container ended, or did not answer so in time; with the end of its log.
+        """
+        give_up = time.monotonic() + deadline
+        while True:
+            try:
+                if httpx.get(f"{self.url}{path}", timeout=2).is_success:
+                    return
+            except (httpx.TransportError, Problem):
+                if not (state := self.state())["Running"]:
+                    code = state["ExitCode"]
+                    raise Problem(f"The container ended (exit code {code}). {self.last_words()}") from None
+            if time.monotonic() > give_up:
+                raise Problem(f"The container was not ready after {deadline:.0f} s (GET {path}). {self.last_words()}")
+            time.sleep(0.02)
+
+    def last_words(self, lines: int = 12) -> str:
+        """The end of its log."""
+        return "Its log:\n" + "\n".join(self.logs().splitlines()[-lines:])
+
+
+@contextmanager
+def container(
+    image: str, *options: str, arguments: tuple[str, ...] = (), port: int = PORT, publish: bool = True
+) -> Iterator[Container]:
+    """Run an image in the background; at the end of the block, however it ends, the container is removed.
+
+    Args:
+        image: its tag.
+        options: of `docker run`, such as "--memory=512m".
+        arguments: what stands after the image.
+        port: the container's; it is reached under a free one of this machine, see Container.url.
+        publish: False where it has no port of its own, such as with --network=host.
+
+    Raises:
+        Problem: it cannot be started.
+    """
+    name = f"course-{uuid.uuid4().hex[:12]}"
+    published = ["--publish", f"127.0.0.1::{port}"] if publish else []
+    try:
+        docker("run", "--detach", "--name", name, *published, *options, image, *arguments)
+        yield Container(name, port)
+    finally:
+        # Not docker(): the container may not have come into being.
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=60)

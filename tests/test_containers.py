@@ -1,0 +1,148 @@
+"""make bento, containerize and run-container: what they pack, and what they say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from socket import socket
+
+import pytest
+import service_images as images
+import yaml
+
+from course import ROOT, containers, docker
+from course.manifest import exercises
+from serving import Problem
+
+BENTOFILES = sorted((ROOT / "bentofiles").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def store(models_dir, tmp_path_factory) -> dict[str, str]:
+    """Variables for commands: a store of bentos that holds exercise 10's, with a base image that cannot be had."""
+    project = images.make_project(tmp_path_factory.mktemp("project"), models_dir)
+    home = tmp_path_factory.mktemp("bentoml")
+    env = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "COLUMNS": "200"}
+    command = containers.build_command(BENTOFILES[0], context=project)
+    subprocess.run([sys.executable, "-m", "bentoml", *command], env=env, check=True, timeout=240)
+    return env
+
+
+@pytest.fixture(scope="module")
+def generated(store) -> str:
+    """The Dockerfile that BentoML generates for exercise 10."""
+    (path,) = Path(store["BENTOML_HOME"]).glob("bentos/ex10_service/*/env/docker/Dockerfile")
+    return path.read_text()
+
+
+def test_the_page_quotes_what_bentoml_generates(generated):
+    page = (ROOT / "docs" / "ex17_bento.md").read_text()
+    asked, _, unasked = page.partition("### Which line becomes which")[2].partition("And what comes without")
+    quoted = [row.split(" | ")[1].strip(" |") for row in re.findall(r"^\| .*`.*$", asked, re.MULTILINE)]
+    quoted += [row.split(" | ")[0].strip("| ") for row in re.findall(r"^\| `.*$", unasked, re.MULTILINE)]
+    assert len(quoted) == 12
+    for line in quoted:
+        assert line.strip("`") in generated
+
+
+def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must_alone():
+    stems = set()
+    for exercise in exercises():
+        try:
+            service = containers.find(exercise.number)
+        except Problem:
+            continue
+        stems.add(service.stem)
+        bentofile = yaml.safe_load((ROOT / service.bentofile).read_text())
+        models = [path.name for path in map(Path, bentofile["include"]) if path.parent.name == "models"]
+        assert bentofile["service"] == f"solutions.{service.module}:ImageClassifierService"
+        assert bentofile["name"] == service.stem
+        wanted = {"model_[ab].onnx": ["model_a.onnx", "model_b.onnx"]}.get(service.models, [service.models])
+        assert models == ([] if exercise.number == "20" else wanted)
+        code = [one for one in bentofile["include"] if not one.startswith("models/")]
+        assert code == ["serving/*.py", f"solutions/{service.module}.py"]
+    assert stems == {path.stem for path in BENTOFILES}
+    shared = {
+        str({key: yaml.safe_load(path.read_text())[key] for key in ("python", "docker", "envs")}) for path in BENTOFILES
+    }
+    assert len(shared) == 1
+
+
+def test_behind_a_mirror_the_bentofile_names_its_base_image_and_index(monkeypatch):
+    monkeypatch.setenv("BASE_IMAGE", "mirror.example/python:3.11")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    built_from = yaml.safe_load(Path(containers.build_command(BENTOFILES[0])[2]).read_text())
+    assert built_from["docker"] == {"base_image": "mirror.example/python:3.11"}
+    assert built_from["python"]["index_url"] == "https://mirror.example/simple"
+    monkeypatch.delenv("BASE_IMAGE")
+    monkeypatch.delenv("PIP_INDEX_URL")
+    assert containers.build_command(BENTOFILES[0])[2] == str(BENTOFILES[0])
+
+
+def test_every_package_that_serving_needs_is_in_the_list_of_the_image_by_hand():
+    def names(path: Path) -> set[str]:
+        return set(re.findall(r"^[\w.-]+==[\w.]+", path.read_text(), re.MULTILINE))
+
+    assert names(ROOT / "requirements-serving.txt") <= names(ROOT / "dockerfiles" / "requirements" / "serving.txt")
+
+
+@pytest.mark.docker
+def test_a_containerize_that_failed_fails(store, tmp_path):
+    """An image of an earlier build must not be taken for the new one's."""
+    (bento,) = Path(store["BENTOML_HOME"]).glob("bentos/ex10_service/*/bento.yaml")
+    bento.write_text(bento.read_text().replace("base_image: python:3.11-slim", "base_image: localhost:1/nothing:here"))
+    docker.docker("tag", docker.base_image(), "course-test/old:bento")
+    try:
+        before = docker.inspect("course-test/old:bento")["Id"]
+        code = (
+            "from course.containers import *\n"
+            f"try:\n    containerize_bento('ex10_service:latest', 'course-test/old:bento', Path('{tmp_path}/log'))\n"
+            "except Problem as problem:\n    print(problem)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=store, cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert done.stdout.startswith("`bentoml containerize` failed. The end of its log"), (
+            done.stdout + done.stderr[-2000:]
+        )
+        assert "localhost:1/nothing:here" in done.stdout
+        assert "Traceback" not in done.stdout
+        assert docker.inspect("course-test/old:bento")["Id"] == before
+    finally:
+        docker.remove("course-test/old:bento")
+
+
+@pytest.mark.docker
+def test_each_step_says_which_one_comes_before_it(tmp_path):
+    env = os.environ | {"BENTOML_HOME": str(tmp_path), "COLUMNS": "300"}
+    said = {
+        ("bento", "--ex=04"): "EX=04: exercise 04 has no service.",
+        ("bento", "--ex=12"): "EX=12: its image needs a GPU",
+        ("containerize", "--ex=13"): "There is no bento ex13_workers:latest. Build it first: make bento EX=13",
+        ("containerize", "--ex=20", "--by=hand"): "EX=20: its model is in BentoML's store",
+        ("containerize", "--by=magic"): "BY=magic: an image is made by",
+    }
+    for words, sentence in said.items():
+        run = subprocess.run(
+            [sys.executable, "-m", "course", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        )
+        assert (run.returncode, run.stderr.count("\n")) == (1, 1)
+        assert run.stderr.startswith(sentence)
+
+
+@pytest.mark.docker
+def test_run_container_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(containers.Service, "image", lambda service, by: f"course-test/none:{by}")
+    with pytest.raises(Problem, match="There is no image course-test/none:hand"):
+        containers.run_container("10", "hand", 3000)
+    docker.docker("tag", docker.base_image(), "course-test/none:hand")
+    try:
+        with socket() as taken:
+            taken.bind(("0.0.0.0", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with pytest.raises(Problem, match=f"Port {port} is taken.*PORT={port + 1}"):
+                containers.run_container("10", "hand", port)
+    finally:
+        docker.remove("course-test/none:hand")

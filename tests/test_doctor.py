@@ -1,0 +1,149 @@
+"""make doctor: what is wrong, and the command that mends it, whatever it is that is broken."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from course_copy import Copy
+from small_models import small_model
+
+CHECKS = ["Python", "Environment", "Packages", "Disk", "Port", "Docker", "Model"]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    copy = Copy(tmp_path)
+    (tmp_path / "models" / "resnet18.onnx").unlink()
+    return copy
+
+
+def doctor(copy: Copy, *words: str) -> tuple[int, dict[str, str]]:
+    """The exit code, and each check's line."""
+    done = copy.make("doctor", *words)
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.split()[1:2] and line.split()[1] in CHECKS]
+    assert [line.split()[1] for line in lines] == CHECKS, f"one line each:\n{done.stdout}{done.stderr}"
+    return done.returncode, {line.split()[1]: line for line in lines}
+
+
+def test_what_is_well(copy):
+    """Also with a model that has random weights: it is said, and it is no fault."""
+    small_model(copy.folder / "models" / "resnet18.onnx")
+    code, lines = doctor(copy)
+    assert code == 0
+    for check in ("Python", "Environment", "Packages"):
+        assert lines[check].startswith("ok"), lines[check]
+    assert lines["Model"].startswith("note   Model        random seed 5: labels mean nothing")
+
+
+def test_without_an_environment(copy):
+    (copy.folder / ".venv").unlink()
+    code, lines = doctor(copy)
+    assert code != 0
+    assert lines["Environment"].startswith("WRONG")
+    assert lines["Environment"].endswith(".venv is not there  →  make setup")
+
+
+def test_with_half_an_environment(copy):
+    """Setup ended while pip was at work: a Python, hardly a package, no stamp."""
+    (copy.folder / ".venv").unlink()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy.folder / ".venv"], check=True, timeout=120)
+    (copy.folder / "models" / "resnet18.onnx").write_bytes(b"some model")
+    code, lines = doctor(copy)
+    assert code != 0
+    assert lines["Environment"].endswith("setup did not get to its end  →  make setup")
+    assert "is missing" in lines["Packages"]
+    assert lines["Packages"].endswith("rm -f .venv/.ready && make setup")
+    assert "cannot be tried without the packages" in lines["Model"]
+
+
+def test_an_environment_whose_python_is_gone(copy):
+    (copy.folder / ".venv").unlink()
+    (copy.folder / ".venv" / "bin").mkdir(parents=True)
+    (copy.folder / ".venv" / "bin" / "python").symlink_to("/nowhere/python3")
+    code, lines = doctor(copy)
+    assert code != 0
+    assert lines["Environment"].endswith(".venv has no Python that runs  →  rm -rf .venv && make setup")
+
+
+def test_another_version_than_the_pinned_one(copy):
+    path = copy.folder / "requirements.txt"
+    times = path.stat()
+    path.write_text(path.read_text().replace("rich==", "rich==99.") + "no-such-package==1.0\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    code, lines = doctor(copy)
+    assert code != 0
+    assert ", not 99." in lines["Packages"]
+    assert "no-such-package is missing" in lines["Packages"]
+    os.utime(path)
+    assert "requirements.txt changed since setup  →  make setup" in doctor(copy)[1]["Environment"]
+
+
+# Says that it is old, and is otherwise the Python of these tests.
+OLD = f"""case "$3" in *%d.%d*) echo 3.9.1;; *) exec {sys.executable} "$@";; esac"""
+
+
+@pytest.mark.parametrize(
+    ("python", "found"), [(OLD, "is Python 3.9.1: too old"), ("exit 1", "does not run")], ids=["old", "broken"]
+)
+def test_a_python_that_will_not_do(copy, python, found):
+    (copy.folder / "python").write_text(f"#!/bin/sh\n{python}\n")
+    (copy.folder / "python").chmod(0o755)
+    code, lines = doctor(copy, f"PYTHON={copy.folder}/python")
+    assert code != 0
+    assert found in lines["Python"]
+    assert lines["Python"].endswith("make setup PYTHON=/path/to/python3.11")
+
+
+def test_a_port_that_is_taken_is_no_fault(copy):
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        code, lines = doctor(copy, f"PORT={port}")
+    assert code == 0
+    assert lines["Port"].startswith("note")
+    assert lines["Port"].endswith(f"make serve PORT={port + 1 if port < 65535 else 3000}")
+
+
+def test_a_model_that_is_missing_or_broken(copy):
+    code, lines = doctor(copy)
+    assert code == 0, "the commands that need it make it"
+    assert lines["Model"].endswith("make export")
+    (copy.folder / "models" / "resnet18.onnx").write_bytes(b"no model")
+    code, lines = doctor(copy)
+    assert code != 0
+    assert "cannot be loaded" in lines["Model"]
+    assert lines["Model"].endswith("make export")
+
+
+@pytest.mark.parametrize(
+    ("docker", "found", "mend"),
+    [
+        (None, "not installed", "https://docs.docker.com/get-docker/"),
+        ("echo 27.1", "27.1", ""),
+        ("echo 'permission denied while trying to connect' >&2; exit 1", "you may not use it", "usermod -aG docker"),
+        ("echo 'Cannot connect to the Docker daemon' >&2; exit 1", "does not answer", "start"),
+    ],
+    ids=["none", "runs", "not_allowed", "no_daemon"],
+)
+def test_docker_as_its_command_answers(copy, docker, found, mend):
+    """A command of that name stands in: a test cannot take the real daemon away. Without Docker much can be done."""
+    tools = copy.folder / "bin"
+    tools.mkdir()
+    for name in ("make", "sh", "awk"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tools / "python3").chmod(0o755)
+    if docker:
+        (tools / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+        (tools / "docker").chmod(0o755)
+    copy.env["PATH"] = str(tools)
+    code, lines = doctor(copy)
+    assert code == 0
+    assert found in lines["Docker"]
+    assert mend in lines["Docker"]

@@ -1,0 +1,367 @@
+"""Exercise 08: images that hold what they run, and nothing else. They are built and run by a real engine."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
+
+import httpx
+import numpy as np
+import pytest
+from image_builds import PATIENCE, build, make_context
+
+from course import ROOT, docker
+from course.submission import expect, fail
+from serving import Problem
+from serving.images import open_image, preprocess
+from serving.model import labels, open_model, top5
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(PATIENCE)]
+
+CAT = ROOT / "data" / "cat.png"
+KINDS = ("onnx", "pytorch")
+EACH = pytest.mark.parametrize("kind", KINDS)
+MODEL = {"onnx": "models/resnet18.onnx", "pytorch": "models/resnet18.pt2"}
+
+
+@pytest.fixture(scope="module")
+def context(models_dir, tmp_path_factory) -> Path:
+    return make_context(tmp_path_factory.mktemp("context"), models_dir)
+
+
+@pytest.fixture(scope="module")
+def images(submission, context):
+    """Builds what is asked for, once; `images("onnx")` is a tag. They are removed at the end, Docker's cache stays."""
+    tags: dict[tuple[str, str], str | Problem] = {}
+
+    def image(kind: str, cuda: str = "") -> str:
+        if (kind, cuda) not in tags:
+            try:
+                tags[kind, cuda] = build(submission, kind, context, cuda=cuda)
+            except Problem as problem:
+                tags[kind, cuda] = problem
+        if isinstance(tag := tags[kind, cuda], Problem):
+            fail(str(tag))
+        return tag
+
+    yield image
+    for tag in tags.values():
+        if isinstance(tag, str):
+            docker.remove(tag)
+
+
+@pytest.fixture(scope="module")
+def containers(images):
+    """One container of each image, left running for the tests that only ask it something."""
+    started: dict[str, docker.Container] = {}
+    open_ones = []
+
+    def container(kind: str) -> docker.Container:
+        if kind not in started:
+            one = docker.container(images(kind), "--cpus=1")
+            started[kind] = one.__enter__()
+            open_ones.append(one)
+            ready(started[kind])
+        return started[kind]
+
+    yield container
+    for one in open_ones:
+        one.__exit__(None, None, None)
+
+
+def ready(container: docker.Container, **options) -> None:
+    try:
+        container.wait_until_ready(**options)
+    except Problem as problem:
+        fail(str(problem))
+
+
+def classify(container: docker.Container) -> list[dict]:
+    answer = httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+    expect(
+        answer.status_code == 200,
+        called="POST /classify with a photograph",
+        got=f"{answer.status_code} {answer.text[:200]}",
+        expected="200 and five labels",
+        hint="the container runs `python -m serving.inference` with the model that was copied into it",
+    )
+    return answer.json()["predictions"]
+
+
+@EACH
+@pytest.mark.points(2)
+def test_an_image_classifies_a_photograph_as_the_model_does(kind, containers, models_dir):
+    session = open_model(models_dir / "resnet18.onnx")
+    logits = session.run(["output"], {"input": preprocess(open_image(CAT.read_bytes()))})[0]
+    expected = top5(logits[0], labels(session))
+    got = classify(containers(kind))
+    expect(
+        [one["label"] for one in got] == [one["label"] for one in expected]
+        and np.allclose([one["probability"] for one in got], [one["probability"] for one in expected], rtol=1e-3),
+        called=f"POST /classify, {kind} without CUDA",
+        got=got,
+        expected=f"{expected}, as ONNX Runtime answers outside of the image",
+        hint="is it models/resnet18.onnx, or .pt2, that was copied?",
+    )
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_an_image_does_not_run_as_root(kind, images, containers):
+    user = docker.inspect(images(kind))["Config"]["User"]
+    uid = containers(kind).run("id", "-u")
+    expect(
+        uid != "0" and user.partition(":")[0].isdigit(),
+        called=f"docker inspect: User of the {kind} image; id -u in its container",
+        got=f"User {user!r}, uid {uid}",
+        expected="a number other than 0: of a name, an orchestrator cannot tell that it is not root",
+        hint="USER 10001:10001 in the last stage, after everything that needs root",
+    )
+
+
+@EACH
+@pytest.mark.points(1)
+def test_an_image_holds_what_runs_and_nothing_of_what_built_it(kind, images):
+    """Compared with the base image: what that one brings is not the student's."""
+    found = files(images(kind)) - files(docker.base_image())
+    assert any(file.endswith("serving/inference.py") for file in found)
+    unwanted = {
+        "a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git|ninja|cmake)(-[\d.]+)?$",
+        "wheels": r"\.whl$",
+        "pip's cache": r"/\.cache/pip/",
+        "apt's lists or packages": r"/var/lib/apt/lists/.*_Packages|/var/cache/apt/.*\.deb$",
+        "pip": r"site-packages/pip/",
+        "the course's tests": r"/test_ex\d\d_",
+        "a repository": r"/\.git/",
+        "your .env or keys": r"/\.env$|serving/key\.pem$",
+        "models that it does not run": r"/resnet18\." + ("pt2" if kind == "onnx" else "onnx") + "$",
+    }
+    held = {what: [file for file in found if re.search(pattern, file)][:3] for what, pattern in unwanted.items()}
+    held = {what: some for what, some in held.items() if some}
+    expect(
+        not held,
+        called=f"find / in the {kind} image, without what the base image holds",
+        got=held,
+        expected="none of these",
+        hint="only what the last stage copies is in the image; what one layer adds and the next removes still is",
+    )
+
+
+def files(tag: str) -> set[str]:
+    """All files of an image."""
+    code = "import os; print(*(f'{folder}/{name}' for folder, _, names in os.walk('/') if not folder.startswith(('/proc', '/sys')) for name in names), sep='\\n')"
+    return set(docker.docker("run", "--rm", "--user=0", "--entrypoint=python3", tag, "-c", code).splitlines())
+
+
+@pytest.mark.points(1)
+def test_the_image_of_onnx_runtime_is_small(images):
+    """Environment 160 MB and model 47, without any care but a stage that stays behind; the solution has 166 in all."""
+    above = (docker.size(images("onnx")) - docker.size(docker.base_image())) / 1e6
+    largest = sorted(docker.layers(images("onnx")), key=lambda layer: -layer.size)[1:4]
+    expect(
+        above < 240,
+        called="docker history, the size of the ONNX Runtime image without CUDA above its base",
+        got=f"{above:.0f} MB; the largest layers: "
+        + "; ".join(f"{one.size / 1e6:.0f} MB {one.made_by[:60]}" for one in largest),
+        expected="less than 240 MB",
+        hint="wheels, caches and build tools belong into a stage that stays behind",
+    )
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_a_container_is_found_healthy_on_the_port_that_it_is_given(kind, images):
+    """And with less than it would be given: a read-only file system but for /tmp, no capabilities."""
+    options = ("--env=PORT=8080", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+    with docker.container(images(kind), *options, port=8080) as container:
+        ready(container)
+        deadline = time.monotonic() + 90
+        while (health := container.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        expect(
+            health["Status"] == "healthy",
+            called=f"docker run {' '.join(options)}; docker inspect: Health of the {kind} container",
+            got=health["Status"] + "".join(f": {one['Output'][-200:]}" for one in health.get("Log") or []),
+            expected="healthy within 90 s",
+            hint="HEALTHCHECK asks /readyz on the port that PORT names, with Python: slim images have no curl",
+        )
+
+
+@pytest.mark.points(1)
+def test_a_container_stops_when_it_is_told_to_and_serves_again_after_it_was_killed(images):
+    with docker.container(images("onnx")) as container:
+        ready(container)
+        first = classify(container)
+        begin = time.monotonic()
+        docker.docker("stop", "--time=30", container.name)
+        code = container.wait(1)
+        expect(
+            code == 0,
+            called="docker stop --time=30",
+            got=f"exit code {code} after {time.monotonic() - begin:.0f} s",
+            expected="exit code 0: SIGTERM reached the server, which ended by itself (137: it was killed)",
+            hint='ENTRYPOINT ["python", ...] is a list: with a string, process 1 is a shell that passes nothing on',
+        )
+        for end in ("start", "kill", "start"):
+            docker.docker(end, container.name)
+        del container.url  # a new port
+        ready(container)
+        assert classify(container) == first
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_what_a_user_can_get_wrong_ends_with_one_sentence(kind, images):
+    cases = {
+        "There is no model at /nowhere": (["--publish=3000"], ["/nowhere/model.onnx"]),
+        "is taken": (["--network=host"], []),
+    }
+    with listening() as port:
+        for sentence, (options, arguments) in cases.items():
+            run = (images(kind), *options, f"--env=PORT={port}")
+            with docker.container(*run, arguments=tuple(arguments), publish=False) as container:
+                code, said = container.wait(60), container.logs()
+            expect(
+                code not in (0, None) and sentence in said and "Traceback" not in said,
+                called=f"docker run {' '.join(options)} {kind} image {' '.join(arguments)}",
+                got=f"exit code {code}: {said[-300:]}",
+                expected=f"an exit code other than 0, and a sentence with {sentence!r}",
+                hint="what stands after the image's name replaces CMD and is handed to ENTRYPOINT",
+            )
+
+
+@contextmanager
+def listening():
+    """A port of this machine that is taken."""
+    with socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@EACH
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("cuda", ["yes", "True"])
+def test_a_misspelt_cuda_is_refused(kind, cuda, images, submission, context):
+    try:
+        tag = build(submission, kind, context, cuda=cuda)
+    except Problem as problem:
+        said = str(problem)
+        docker_said = said.partition("\n")[2]
+        expect(
+            "Still to do" not in said and cuda in docker_said,
+            called=f"docker build --build-arg CUDA={cuda}, {kind}",
+            got=docker_said,
+            expected="a failed build whose message names the value",
+            hint='RUN case "$CUDA" in true|"") ;; *) echo ... >&2; exit 1 ;; esac',
+        )
+    else:
+        docker.remove(tag)
+        fail(f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it.")
+
+
+@pytest.mark.points(2)
+def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
+    """Looked at with the course's own check, whatever check the build itself made."""
+    tag = images("onnx", "true")
+    check = ["python", "-m", "serving.inference_check", f"/app/{MODEL['onnx']}", "true"]
+    own = f"{ROOT / 'serving'}:/check/serving:ro"
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--volume", own, "--workdir=/check", "--entrypoint", *check[:1], tag, *check[1:]],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    expect(
+        done.returncode == 0,
+        called="python -m serving.inference_check models/resnet18.onnx true, in the ONNX Runtime image with CUDA",
+        got=done.stdout + done.stderr[-300:],
+        expected="it finds the CUDA provider and every library that it loads, but for the driver",
+        hint="onnx-cuda.txt lists them; the build argument CUDA has to be declared in every stage that uses it",
+    )
+
+
+@pytest.mark.points(1)
+def test_a_build_for_cuda_fails_where_there_is_no_cuda_in_it(submission, images, context, tmp_path):
+    """The trap of exercise 08: all that is wrong is the package, everything builds, and runs, on the CPU."""
+    images("onnx")
+    folder = tmp_path / "context"
+    shutil.copytree(context, folder, copy_function=shutil.copy2)
+    lists = folder / "dockerfiles" / "requirements"
+    shutil.copy(lists / "onnx.txt", lists / "onnx-cuda.txt")
+    try:
+        docker.remove(build(submission, "onnx", folder, cuda="true"))
+    except Problem as problem:
+        said = str(problem)
+        expect(
+            "CUDA" in said and "Still to do" not in said,
+            called="docker build --build-arg CUDA=true, with the package onnxruntime instead of onnxruntime-gpu",
+            got=said,
+            expected="a build that fails, and says that there is no CUDA in it",
+            hint='RUN python -m serving.inference_check models/resnet18.onnx "$CUDA"',
+        )
+    else:
+        fail(
+            "CUDA=true with the package onnxruntime instead of onnxruntime-gpu builds an image that can never use a GPU."
+            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA".'
+        )
+
+
+@pytest.mark.points(1)
+def test_the_build_of_pytorchs_image_ends_with_the_check(submission, images, context, tmp_path):
+    """A check that always fails takes the place of the real one: gigabytes of CUDA need not be downloaded for it."""
+    images("pytorch")
+    folder = tmp_path / "context"
+    shutil.copytree(context, folder, copy_function=shutil.copy2)
+    told = "import sys\nsys.exit(f'the check was asked for {sys.argv[1:]}')\n"
+    (folder / "serving" / "inference_check.py").write_text(told)
+    try:
+        docker.remove(build(submission, "pytorch", folder))
+    except Problem as problem:
+        expect(
+            "the check was asked for" in str(problem) and "resnet18.pt2" in str(problem),
+            called="docker build, with a serving/inference_check.py that fails",
+            got=str(problem),
+            expected="a build that fails because of it",
+            hint='RUN python -m serving.inference_check models/resnet18.pt2 "$CUDA"',
+        )
+    else:
+        fail('The build does not run the check: RUN python -m serving.inference_check models/resnet18.pt2 "$CUDA".')
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_labels_say_what_an_image_is(kind, images):
+    got = docker.inspect(images(kind))["Config"]["Labels"] or {}
+    wanted = [f"org.opencontainers.image.{name}" for name in ("title", "description", "base.name")]
+    expect(
+        all(got.get(name) for name in wanted) and got[wanted[2]] == docker.base_image(),
+        called=f"docker inspect: labels of the {kind} image",
+        got=got,
+        expected=f"{', '.join(wanted)}; the last is {docker.base_image()}",
+        hint="LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE",
+    )
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_hadolint_finds_nothing(kind, images, submission):
+    images(kind)
+    path = submission.existing(f"dockerfiles/inference_{kind}.dockerfile")
+    command = [Path(sys.executable).with_name("hadolint"), "--format", "json", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = [f"line {one['line']}: {one['code']} {one['message']}" for one in json.loads(done.stdout)]
+    expect(
+        not said,
+        called=f"hadolint {path.name}",
+        got="; ".join(said),
+        expected="nothing to complain about",
+        hint="each rule is explained at https://github.com/hadolint/hadolint/wiki",
+    )

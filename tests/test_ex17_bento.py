@@ -1,0 +1,408 @@
+"""Exercise 17: a service in an image, by BentoML and by hand. Built, run and looked into with a real engine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from socket import socket
+
+import pytest
+import service_images as images
+from service_images import CONFINED, DOCKERFILE, assert_classifies, serving, worker, written
+
+from course import ROOT, docker
+from course.submission import Submission, expect, fail
+from serving import Problem
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(images.PATIENCE)]
+
+ONE, TWO = "ex10_service", "ex16_pipeline"
+EACH = pytest.mark.parametrize("service", [ONE, TWO])
+NEEDS = {ONE: ("resnet18",), TWO: ("model_a", "model_b")}
+
+
+@pytest.fixture(scope="module")
+def project(models_dir, tmp_path_factory) -> Path:
+    return images.make_project(tmp_path_factory.mktemp("project"), models_dir)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> dict[str, str]:
+    """Variables for bentoml's commands: a store of its own."""
+    return {"BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml"))}
+
+
+class Images:
+    """What is built of a submission, each thing when it is first asked for, and once."""
+
+    def __init__(self, submission: Submission, project: Path, store: dict[str, str]) -> None:
+        self.submission, self.project, self.store = submission, project, store
+        self.made: dict[tuple[str, str], object] = {}
+
+    def once(self, kind: str, service: str, make):
+        """A build that failed is not tried again: it fails every test that needs it, with the same words."""
+        if (kind, service) not in self.made:
+            try:
+                self.made[kind, service] = make()
+            except pytest.fail.Exception as failure:
+                self.made[kind, service] = failure
+        if isinstance(made := self.made[kind, service], pytest.fail.Exception):
+            raise made
+        return made
+
+    def bento(self, service: str) -> Path:
+        """The folder of its bento."""
+        return self.once("bento", service, lambda: self._bento(service))
+
+    def by_bentoml(self, service: str) -> str:
+        """The tag of the image that `bentoml containerize` makes."""
+        return self.once("bentoml", service, lambda: self._by_bentoml(service))
+
+    def by_hand(self, service: str) -> str:
+        """The tag of the image that the Dockerfile makes."""
+        return self.once("hand", service, lambda: self._by_hand(service))
+
+    def _bento(self, service: str) -> Path:
+        bentofile = written(self.submission, f"bentofiles/{service}.yaml")
+        folder = self.submission.new_folder("bento")
+        command = ["build", "--bentofile", str(bentofile), "--version", "test", str(self.project)]
+        done = subprocess.run(
+            [sys.executable, "-m", "bentoml", *command],
+            cwd=folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        path = Path(self.store["BENTOML_HOME"]) / "bentos" / service / "test"
+        if done.returncode or not path.is_dir():
+            fail(f"`bentoml build --bentofile {bentofile.name}` failed:\n{(done.stdout + done.stderr)[-1500:]}")
+        return path
+
+    def _by_bentoml(self, service: str) -> str:
+        self.bento(service)
+        tag = images.tag_of(self.submission, f"{service}-bento")
+        log = self.submission.new_folder("containerize") / "log"
+        code = f"from course.containers import *; containerize_bento('{service}:test', '{tag}', Path('{log}'))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=images.PATIENCE,
+        )
+        if done.returncode:
+            fail(f"`bentoml containerize {service}:test` made no image:\n{done.stderr[-1500:]}")
+        return tag
+
+    def environment(self) -> dict[str, str]:
+        """Ours, with all that a network may need, but no model or store of a developer's."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MODEL", "BENTOML_", "BASE_"))
+        }
+        return kept | self.store | {"BENTOML_DO_NOT_TRACK": "True", "COLUMNS": "200"}
+
+    def _by_hand(self, service: str) -> str:
+        dockerfile = written(self.submission, DOCKERFILE)
+        tag = images.tag_of(self.submission, f"{service}-hand")
+        log = self.submission.new_folder("build") / "log"
+        return images.build_by_hand(dockerfile, service, self.project, tag, log)
+
+
+@pytest.fixture(scope="module")
+def built(submission, project, store):
+    own = Images(submission, project, store)
+    yield own
+    for made in own.made.values():
+        if isinstance(made, str):
+            docker.remove(made)
+
+
+@pytest.fixture(scope="module")
+def expected(models_dir) -> dict[str, list[str]]:
+    """The five best labels by service."""
+    return {
+        service: images.best_labels(*(models_dir / f"{model}.onnx" for model in models))
+        for service, models in NEEDS.items()
+    }
+
+
+# ------------------------------------------------------------------------------ the bento
+
+
+@EACH
+@pytest.mark.points(1.5)
+def test_a_bento_holds_what_its_service_needs_and_nothing_else(service, built):
+    source = built.bento(service) / "src"
+    packed = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    modules = {f"serving/{path.name}" for path in (ROOT / "serving").glob("*.py")}
+    wanted = modules | {f"models/{model}.onnx" for model in NEEDS[service]}
+    own = {f"{package}/{file}.py" for package in ("solutions", "exercises") for file in (service, "__init__")}
+    surplus = packed - wanted - own - {"bentofile.yaml"}
+    missing = {file for file in wanted - packed if file.startswith("models/") or file == "serving/model.py"}
+    expect(
+        not surplus and not missing and packed & own,
+        called=f"bentoml build --bentofile bentofiles/{service}.yaml, where there are tests, keys and more models",
+        got=f"missing: {sorted(missing)}, and what nobody needs: {sorted(surplus)[:5]}",
+        expected=f"serving/*.py, the service's file, {', '.join(f'models/{one}.onnx' for one in NEEDS[service])}",
+        hint="include: is a list of patterns; `serving/*.py` packs no key that lies in serving/",
+    )
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_a_bento_has_no_readme_of_the_project(service, built):
+    text = (built.bento(service) / "README.md").read_text()
+    expect(
+        "decoy-of-the-tests" not in text and text.strip(),
+        called=f"README.md in the bento of {service}",
+        got="the project's README",
+        expected="the bentofile's description",
+        hint="description: one line",
+    )
+
+
+@EACH
+@pytest.mark.points(0.5)
+def test_a_bento_names_every_package_with_its_version(service, built):
+    wanted = pinned(ROOT / "requirements-serving.txt")
+    got = pinned(built.bento(service) / "env" / "python" / "requirements.txt")
+    python = (built.bento(service) / "env" / "docker" / "Dockerfile").read_text()
+    expect(
+        wanted <= got and len(got) > len(wanted) and "python:3.11" in python,
+        called=f"env/python/requirements.txt and env/docker/Dockerfile in the bento of {service}",
+        got=f"without {sorted(wanted - got)}, {len(got)} packages; {re.findall('^FROM.*', python, re.M)}",
+        expected="requirements-serving.txt, and what those packages bring along; Python 3.11",
+        hint='python: {requirements_txt: requirements-serving.txt}, docker: {python_version: "3.11"}',
+    )
+
+
+def pinned(path: Path) -> set[str]:
+    return set(re.findall(r"^[\w.\[\]-]+==[\w.]+", path.read_text(), re.MULTILINE))
+
+
+# ------------------------------------------------------------------------------ the image that BentoML makes
+
+
+@pytest.mark.points(2)
+def test_bentomls_image_serves_its_own_model_when_it_is_confined(built, expected):
+    """Read-only but for /tmp, without capabilities, on the port that it is told. Not root."""
+    with serving(built.by_bentoml(ONE), "--env=PORT=8080", *CONFINED, port=8080) as container:
+        assert_classifies(container, expected[ONE], "POST /classify, the image that `bentoml containerize` made")
+        uid = container.run("id", "-u")
+        expect(uid != "0", called="id -u in that container", got=uid, expected="not 0", hint="BentoML's own default")
+
+
+@pytest.mark.points(1)
+def test_bentomls_image_of_several_services_replaces_a_dead_worker(built, expected):
+    """By itself BentoML would end the whole container: its variable BENTOML_CONTAINERIZED says so."""
+    assert_replaces_a_dead_worker(built.by_bentoml(TWO), expected[TWO], "the image that `bentoml containerize` made")
+
+
+def assert_replaces_a_dead_worker(image: str, labels: list[str], what: str) -> None:
+    with serving(image, *CONFINED) as container:
+        before = worker(container, "ModelA")
+        called = f"kill -KILL (the worker of ModelA) in {what}"
+        if before is None:
+            fail(f"{called}: there is no such process. {container.last_words()}")
+        container.run("python", "-c", kill_code("ModelA"))
+        give_up = time.monotonic() + 20
+        while (now := worker_or_none(container, "ModelA")) in (None, before) and time.monotonic() < give_up:
+            time.sleep(0.1)
+        expect(
+            now not in (None, before),
+            called=called,
+            got=f"no other within 20 s; the container is {container.state()['Status']}. {container.last_words(3)}",
+            expected="another in its place",
+            hint="restart_dead_workers_quickly() under @bentoml.on_deployment; no BENTOML_CONTAINERIZED in the image",
+        )
+        container.wait_until_ready(deadline=60)
+        assert_classifies(container, labels, f"POST /classify after {called}")
+
+
+def worker_or_none(container: docker.Container, service: str) -> int | None:
+    try:
+        return worker(container, service)
+    except Problem:  # it has ended
+        return None
+
+
+def kill_code(service: str) -> str:
+    """Python that kills a service's worker from inside its container: numbers of processes are others out here."""
+    return f"""
+import os, pathlib, signal
+for line in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+    words = line.read_bytes().split(bytes(1))
+    if b'_bentoml_impl.worker.service' in words and b'{service}' in words:
+        os.kill(int(line.parts[2]), signal.SIGKILL)
+"""
+
+
+# ------------------------------------------------------------------------------ the image by hand
+
+
+@pytest.fixture(scope="module")
+def by_hand(built):
+    """A container of the image by hand, confined, on the port that it is told."""
+    options = ("--env=PORT=8080", "--health-interval=1s", *CONFINED)
+    with serving(built.by_hand(ONE), *options, port=8080) as container:
+        yield container
+
+
+@pytest.mark.points(1)
+def test_the_image_by_hand_serves_its_model_when_it_is_confined(by_hand, built, expected):
+    assert_classifies(by_hand, expected[ONE], "POST /classify, the image by hand, read-only and without capabilities")
+    user = docker.inspect(built.by_hand(ONE))["Config"]["User"]
+    uid = by_hand.run("id", "-u")
+    expect(
+        uid != "0" and user.partition(":")[0].isdigit(),
+        called="docker inspect: User of the image by hand; id -u in its container",
+        got=f"User {user!r}, uid {uid}",
+        expected="a number other than 0: of a name, an orchestrator cannot tell that it is not root",
+        hint="USER 10001:10001 in the last stage",
+    )
+
+
+@pytest.mark.points(1)
+def test_the_image_by_hand_is_found_healthy(by_hand):
+    give_up = time.monotonic() + 60
+    while (health := by_hand.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.2)
+    expect(
+        health["Status"] == "healthy",
+        called="docker inspect: Health of the container by hand, with PORT=8080",
+        got=health["Status"] + "".join(f": {one['Output'][-200:]}" for one in (health.get("Log") or [])[-1:]),
+        expected="healthy within 60 s",
+        hint='HEALTHCHECK CMD ["python", "-m", "serving.container", "ready"]',
+    )
+
+
+@pytest.mark.points(1)
+def test_the_same_dockerfile_serves_several_services_and_replaces_a_dead_worker(built, expected):
+    assert_replaces_a_dead_worker(built.by_hand(TWO), expected[TWO], "the image by hand, with SERVICE=ex16_pipeline")
+
+
+@pytest.mark.points(1.5)
+def test_the_image_by_hand_holds_what_runs_and_nothing_of_what_built_it(built):
+    """Compared with the base image: what that one brings is not the student's."""
+    found = images.files(built.by_hand(ONE)) - images.files(docker.base_image())
+    assert any(file.endswith("serving/model.py") for file in found)
+    unwanted = {
+        "a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git)(-[\d.]+)?$",
+        "wheels or caches": r"\.whl$|/\.cache/|/var/lib/apt/lists/.*_Packages|/var/cache/apt/.*\.deb$",
+        "pip": r"site-packages/pip/",
+        "tests": r"/test_ex\d\d_|/decoy\.py$",
+        "a repository, a README, your .env or keys": r"/\.git/|^/\w+/README\.md$|/\.env$|serving/key\.pem$",
+        "another service or its models": r"/ex16_pipeline\.py$|/model_[ab]\.onnx$",
+    }
+    held = {what: [file for file in found if re.search(pattern, file)][:3] for what, pattern in unwanted.items()}
+    held = {what: some for what, some in held.items() if some}
+    expect(
+        not held,
+        called="find / in the image by hand, without what the base image holds",
+        got=held,
+        expected="none of these",
+        hint="only what the last stage copies is in the image; what one layer adds and the next removes still is",
+    )
+
+
+@pytest.mark.points(1)
+def test_the_image_by_hand_is_at_most_half_of_bentomls(built):
+    by_hand, by_bentoml = docker.size(built.by_hand(ONE)), docker.size(built.by_bentoml(ONE))
+    expect(
+        by_hand <= 0.5 * by_bentoml,
+        called="docker history, summed up, of both images of exercise 10",
+        got=f"{by_hand / 1e6:.0f} MB by hand, {by_bentoml / 1e6:.0f} by BentoML",
+        expected="at most half",
+        hint="two stages; --no-cache-dir; no `apt-get install build-essential`",
+    )
+
+
+@pytest.mark.points(0.5)
+def test_labels_say_what_the_image_is(built):
+    got = docker.inspect(built.by_hand(ONE))["Config"]["Labels"] or {}
+    wanted = [f"org.opencontainers.image.{name}" for name in ("title", "description", "version", "base.name")]
+    expect(
+        all(got.get(name) for name in wanted) and got[wanted[3]] == docker.base_image(),
+        called="docker inspect: labels of the image by hand",
+        got=got,
+        expected=f"{', '.join(wanted)}; the last is {docker.base_image()}",
+        hint="LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE",
+    )
+
+
+@pytest.mark.points(1)
+def test_what_a_user_can_get_wrong_ends_with_one_sentence(built):
+    with socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        cases = {
+            "There is no model at /nowhere": ("--env=MODELS_DIR=/nowhere",),
+            "Nothing can be written": ("--read-only",),
+            f"Port {taken.getsockname()[1]}": ("--network=host", f"--env=PORT={taken.getsockname()[1]}"),
+            "PORT=http": ("--env=PORT=http",),
+        }
+        for sentence, options in cases.items():
+            with docker.container(built.by_hand(ONE), *options, publish=False) as container:
+                code, said = container.wait(60), container.logs()
+            expect(
+                code not in (0, None) and sentence in said and "Traceback" not in said and len(said) < 500,
+                called=f"docker run {' '.join(options)}, the image by hand",
+                got=f"exit code {code}: {said[-400:]}",
+                expected=f"an exit code other than 0, and one sentence with {sentence!r}",
+                hint='ENTRYPOINT ["python", "-m", "serving.container", "serve"]; BENTOML_HOME is in /tmp',
+            )
+
+
+@pytest.mark.points(1)
+def test_a_container_serves_again_after_it_was_killed_and_stops_when_it_is_told_to(by_hand, expected):
+    docker.docker("kill", by_hand.name)
+    docker.docker("start", by_hand.name)
+    del by_hand.url  # a new port
+    try:
+        by_hand.wait_until_ready()
+    except Problem as problem:
+        fail(str(problem))
+    assert_classifies(by_hand, expected[ONE], "POST /classify after docker kill and docker start")
+    assert_stops(by_hand, "while it serves", (0,))
+
+
+@pytest.mark.points(0.5)
+def test_a_container_that_is_starting_stops_when_it_is_told_to(built):
+    """Process 1 is deaf to SIGTERM unless it says what to do with it, and BentoML takes seconds to be imported."""
+    with docker.container(built.by_hand(ONE), *CONFINED) as container:
+        time.sleep(1)
+        assert_stops(container, "a second after its start", (143, 0))
+
+
+def assert_stops(container: docker.Container, when: str, codes: tuple[int, ...]) -> None:
+    docker.docker("stop", "--time=30", container.name)
+    code = container.wait(1)
+    expect(
+        code in codes,
+        called=f"docker stop --time=30, {when}",
+        got=f"exit code {code}",
+        expected=f"{codes[0]}: SIGTERM reached the server, which ended by itself (137: it was killed)",
+        hint='ENTRYPOINT ["python", ...] is a list: with a string, process 1 is a shell that passes nothing on',
+    )
+
+
+@pytest.mark.points(0.5)
+def test_hadolint_finds_nothing(submission):
+    path = written(submission, DOCKERFILE)
+    command = [Path(sys.executable).with_name("hadolint"), "--format", "json", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = [f"line {one['line']}: {one['code']} {one['message']}" for one in json.loads(done.stdout)]
+    expect(
+        not said,
+        called=f"hadolint {path.name}",
+        got="; ".join(said),
+        expected="nothing to complain about",
+        hint="each rule is explained at https://github.com/hadolint/hadolint/wiki",
+    )

@@ -1,0 +1,492 @@
+"""Exercise 18: the way to Cloud Run, and Cloud Run's contract, held by a real container.
+
+Google's cloud cannot be had in a test. A program called `gcloud` stands for it: it notes down what it is told, and
+answers what the real one would print. `docker push` is noted down as well, and not done. All else is real.
+"""
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import service_images as images
+from bad_input import CAT
+from service_images import CONFINED, DOCKERFILE, serving
+from under_load import requests_in_work, wait_until
+
+from course import ROOT, docker
+from course.processes import free_port
+from course.submission import Server, Submission, expect
+
+pytestmark = pytest.mark.timeout(images.PATIENCE)
+
+FILE = "ex18_cloud.py"
+ONE, TWO = "ex10_service", "ex16_pipeline"
+EACH = pytest.mark.parametrize("service", [ONE, TWO])
+PLACE = {"project": "my-project", "region": "europe-west1", "repository": "course"}
+ADDRESS = "europe-west1-docker.pkg.dev/my-project/course/ex10_service:0123456789ab"
+USERS = 80
+ENDS_WITHIN = 10  # seconds that Cloud Run waits between SIGTERM and SIGKILL
+
+
+# ------------------------------------------------------------------------------ the commands
+
+
+@pytest.fixture(scope="module")
+def commands(submission: Submission) -> list[list[str]]:
+    return submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab")
+
+
+@pytest.fixture(scope="module")
+def settings(submission: Submission) -> dict[str, dict[str, str]]:
+    return {service: submission.call(FILE, "settings", service=service) for service in (ONE, TWO)}
+
+
+def options(command: list[str]) -> dict[str, str]:
+    """The options of a gcloud command, with their values: `--cpu=1` or `--cpu 1`."""
+    found = {}
+    for word, following in zip(command, [*command[1:], "--"], strict=True):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = value if equals or following.startswith("--") else following
+    return found
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize(("project", "there"), [("my-project", "my-project"), ("example.com:shop", "example.com/shop")])
+def test_the_address_of_an_image(submission, project, there):
+    got = submission.call(FILE, "image_address", **PLACE | {"project": project}, service=ONE, version="0123456789ab")
+    expect(
+        got == ADDRESS.replace("my-project", there),
+        called=f"image_address({project!r}, 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
+        got=got,
+        expected=ADDRESS.replace("my-project", there),
+        hint="REGION-docker.pkg.dev/PROJECT/REPOSITORY/IMAGE:TAG; the colon of a domain's project becomes a slash",
+    )
+
+
+@pytest.mark.points(2)
+def test_the_commands_tag_log_in_push_and_deploy(commands):
+    kinds = [" ".join(command[:2]) for command in commands]
+    deploy = options(commands[-1])
+    expect(
+        kinds == ["docker tag", "gcloud auth", "docker push", "gcloud run"]
+        and commands[0][2:] == ["ex10_service:hand", ADDRESS]
+        and "europe-west1-docker.pkg.dev" in commands[1]
+        and commands[2][-1] == ADDRESS
+        and commands[3][2:4] == ["deploy", "ex10-service"]
+        and (deploy.get("image"), deploy.get("project"), deploy.get("region"))
+        == (ADDRESS, "my-project", "europe-west1"),
+        called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
+        got="; ".join(map(shlex.join, commands))[:390],
+        expected=f"docker tag, gcloud auth configure-docker, docker push, gcloud run deploy, of {ADDRESS}",
+        hint="the name of a service in Cloud Run has no underscores: cloud_name()",
+    )
+
+
+@pytest.mark.points(1)
+def test_a_service_is_open_to_everybody_only_where_that_is_asked_for(submission, commands):
+    public = submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab", public=True)
+    expect(
+        "no-allow-unauthenticated" in options(commands[-1]) and "allow-unauthenticated" in options(public[-1]),
+        called="commands(...), and commands(..., public=True)",
+        got=f"{shlex.join(commands[-1])[-200:]}; {shlex.join(public[-1])[-200:]}",
+        expected="--no-allow-unauthenticated, and --allow-unauthenticated",
+        hint="each instance costs money for whoever asks it",
+    )
+
+
+@pytest.mark.points(1)
+def test_the_settings_are_in_the_command(commands, settings):
+    got = options(commands[-1])
+    missing = {name: value for name, value in settings[ONE].items() if got.get(name) != value}
+    expect(
+        not missing,
+        called="the gcloud run deploy of commands(...), and settings('ex10_service')",
+        got=f"without {missing}",
+        expected="each setting as an option: --NAME=VALUE, or --NAME where the value is empty",
+        hint="for name, value in settings(service).items()",
+    )
+
+
+@pytest.mark.points(0.5)
+@EACH
+def test_the_settings_have_bounds_and_probes(service, settings):
+    own = settings[service]
+    startup, liveness = probe(own.get("startup-probe", "")), probe(own.get("liveness-probe", ""))
+    problems = [
+        *(f"no {name}" for name in ("cpu", "memory", "concurrency", "timeout", "max-instances") if name not in own),
+        *(["concurrency is not from 1 to 80"] if not 1 <= int(own.get("concurrency", 0)) <= 80 else []),
+        *(["the start-up probe does not ask /readyz"] if startup.get("httpGet.path") != "/readyz" else []),
+        *(["the start-up probe gives less than 30 s, or more than 240"] if not 30 <= patience(startup) <= 240 else []),
+        *(["the liveness probe does not ask /livez"] if liveness.get("httpGet.path") != "/livez" else []),
+        *(["one busy moment fails the liveness probe"] if int(liveness.get("failureThreshold", 3)) < 2 else []),
+    ]
+    expect(
+        not problems,
+        called=f"settings({service!r})",
+        got="; ".join(problems),
+        expected="bounds on everything, and two probes that ask what each is for",
+        hint="/readyz says that the model is loaded; /livez that the server answers at all",
+    )
+
+
+def probe(words: str) -> dict[str, str]:
+    """httpGet.path=/readyz,periodSeconds=2 as a dict."""
+    return dict(pair.split("=", 1) for pair in words.split(",") if "=" in pair)
+
+
+def patience(startup: dict[str, str]) -> int:
+    """Seconds that a start-up probe gives."""
+    return int(startup.get("initialDelaySeconds", 0)) + int(startup.get("periodSeconds", 10)) * int(
+        startup.get("failureThreshold", 3)
+    )
+
+
+# ------------------------------------------------------------------------------ make deploy
+
+
+@contextmanager
+def answering(status: int, body: str):
+    """A server that answers every POST alike; its URL, and the headers that came."""
+    came = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            came.append(dict(self.headers))
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", came
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.points(1)
+def test_the_smoke_test_shows_who_asks_and_answers_the_best_label(submission):
+    body = json.dumps({"predictions": [{"label": "tabby", "probability": 0.5}, {"label": "cup", "probability": 0.1}]})
+    with answering(200, body) as (url, came):
+        got = submission.call(FILE, "smoke_test", url=url, photograph=CAT, token="a-token")
+        submission.call(FILE, "smoke_test", url=url, photograph=CAT)
+    sent = [headers.get("Authorization") for headers in came]
+    expect(
+        got == "tabby" and sent == ["Bearer a-token", None],
+        called="smoke_test(url, photograph, token='a-token'), and again without a token",
+        got=f"{got!r}, with Authorization: {sent}",
+        expected="'tabby', with Authorization: Bearer a-token, and without",
+        hint='headers={"Authorization": f"Bearer {token}"} if token else {}',
+    )
+
+
+@pytest.mark.points(0.25)
+@pytest.mark.parametrize(("status", "body"), [(403, "Forbidden"), (200, "<html>"), (200, "{}"), (0, "")])
+def test_the_smoke_test_says_what_is_wrong(submission, status, body):
+    """Another status, no JSON, no predictions; nobody who listens."""
+    with answering(status or 200, body) as (url, _):
+        url = url if status else f"http://127.0.0.1:{free_port()}"
+        try:
+            got = submission.call(FILE, "smoke_test", url=url, photograph=CAT)
+        except pytest.fail.Exception as failure:
+            if "is not written yet" in str(failure):
+                raise
+            got = str(failure)
+    expect(
+        "raised Problem" in str(got),
+        called=f"smoke_test(url), where {url} answers {status or 'nothing'} {body}",
+        got=got,
+        expected="raise Problem, with a sentence",
+        hint="httpx.HTTPError is what all of httpx's errors have in common",
+    )
+
+
+class Stage:
+    """A folder of programs that come first on PATH: a gcloud, and a docker that does everything but push."""
+
+    def __init__(self, folder: Path, url: str = "", account: str = "me@example.com") -> None:
+        self.folder, self.notes = folder, folder / "notes"
+        self.programs = folder / "bin"
+        self.programs.mkdir(parents=True)
+        answers = {"auth list": account, "run services": url, "auth print-identity-token": "a-token"}
+        self._program("gcloud", f"answers = {answers!r}\nprint(answers.get(' '.join(sys.argv[1:3]), ''))")
+        real = shutil.which("docker") or "docker"
+        self._program(
+            "docker", f"if sys.argv[1] != 'push':\n    os.execv({real!r}, ['docker', *sys.argv[1:]])", only="push"
+        )
+        for name in ("make", "sh", "bash", "env"):
+            if path := shutil.which(name):
+                (self.programs / name).symlink_to(path)
+
+    def _program(self, name: str, code: str, only: str = "") -> None:
+        path = self.programs / name
+        note = f"open({str(self.notes)!r}, 'a').write(json.dumps([{name!r}, *sys.argv[1:]]) + '\\n')"
+        note = f"if {only!r} in ('', sys.argv[1]):\n    {note}"
+        path.write_text(f"#!{sys.executable}\nimport json, os, sys\n{note}\n{code}\n")
+        path.chmod(0o755)
+
+    def without(self, name: str) -> "Stage":
+        """As if a program were not installed."""
+        (self.programs / name).unlink()
+        return self
+
+    @property
+    def told(self) -> list[list[str]]:
+        """What was noted down."""
+        return [json.loads(line) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+
+    def deploy(self, submission: Submission, *words: str):
+        """Run the script as `make deploy` does."""
+        return submission.run(FILE, *words, env={"PATH": str(self.programs), "COLUMNS": "1000"})
+
+
+def place(**other: str) -> list[str]:
+    return [f"--{name}={value}" for name, value in (PLACE | other).items()]
+
+
+@pytest.fixture(scope="module")
+def written(submission: Submission) -> None:
+    """Fails where the commands are not written: what the script does before them is given."""
+    submission.call(FILE, "commands", **PLACE, service=ONE, version="1")
+
+
+@pytest.mark.points(1)
+def test_a_dry_run_prints_commands_that_can_be_pasted_and_runs_none(submission, written, tmp_path):
+    stage = Stage(tmp_path)
+    done = stage.deploy(submission, *place(), "--ex=16", "--dry-run")
+    lines = [shlex.split(line) for line in done.output.splitlines() if line.strip()]
+    version = lines[0][-1].rpartition(":")[2] if lines and lines[0] else ""
+    wanted = submission.call(FILE, "commands", **PLACE, service=TWO, version=version)
+    expect(
+        done.code == 0 and lines == wanted and not stage.told,
+        called="python ex18_cloud.py --project=my-project ... --ex=16 --dry-run",
+        got=f"exit code {done.code}, {stage.told} was run: {done.output[:300]}",
+        expected="the commands, one a line, and nothing run",
+        hint="shlex.join(command)",
+    )
+
+
+@pytest.mark.points(1)
+@pytest.mark.docker
+def test_what_is_missing_is_said_before_anything_is_done(submission, written, tmp_path, image):
+    cases = {
+        "PROJECT=": (Stage(tmp_path / "1"), place(project="")),
+        "REGION=Europe": (Stage(tmp_path / "2"), place(region="Europe")),
+        "REPOSITORY=": (Stage(tmp_path / "3"), place(repository="")),
+        "EX=19": (Stage(tmp_path / "4"), [*place(), "--ex=19"]),
+        "There is no `gcloud` command": (Stage(tmp_path / "5").without("gcloud"), place()),
+        "not logged in": (Stage(tmp_path / "6", account=""), place()),
+        "There is no `docker` command": (Stage(tmp_path / "7").without("docker"), place()),
+    }
+    for sentence, (stage, words) in cases.items():
+        done = stage.deploy(submission, *words)
+        changed = [one for one in stage.told if one[1:3] != ["auth", "list"]]
+        expect(
+            done.code == 1 and sentence in done.output and done.output.count("\n") == 1 and not changed,
+            called=f"python ex18_cloud.py {' '.join(words)}",
+            got=f"exit code {done.code}, {changed} was run: {done.output[-300:]}",
+            expected=f"exit code 1 and one sentence with {sentence!r}, and nothing run",
+            hint="what is given in main() does this; call no command from commands()",
+        )
+
+
+@pytest.fixture(scope="module")
+def project(models_dir, tmp_path_factory) -> Path:
+    return images.make_project(tmp_path_factory.mktemp("project"), models_dir)
+
+
+@pytest.fixture(scope="module")
+def image(project, tmp_path_factory, submission):
+    """Builds the image of a service with the course's own Dockerfile, as `SERVICE:hand`, once; removed at the end."""
+    made = {}
+
+    def build(service: str) -> str:
+        if service not in made:
+            made[service] = images.tag_of(submission, service)
+            log = tmp_path_factory.mktemp("build") / "log"
+            images.build_by_hand(ROOT / DOCKERFILE, service, project, made[service], log)
+        return made[service]
+
+    # What deploys looks for this name; a student's own image of it is left as it is.
+    ours = not docker.exists(f"{ONE}:hand")
+    if ours:
+        docker.docker("tag", build(ONE), f"{ONE}:hand")
+    yield build
+    for tag in [*made.values(), *([f"{ONE}:hand"] if ours else [])]:
+        docker.remove(tag)
+
+
+@pytest.fixture(scope="module")
+def instances(settings, image):
+    """A container of each service, confined as on Cloud Run, with the CPU and memory of its settings, on port 8080."""
+    own = {}
+    opened = []
+
+    def instance(service: str) -> docker.Container:
+        if service not in own:
+            limits = (f"--cpus={settings[service]['cpu']}", f"--memory={size(settings[service]['memory'])}")
+            started = serving(
+                image(service),
+                *limits,
+                f"--memory-swap={size(settings[service]['memory'])}",
+                "--env=PORT=8080",
+                *CONFINED,
+                port=8080,
+                deadline=patience(probe(settings[service]["startup-probe"])),
+            )
+            own[service] = started.__enter__()
+            opened.append(started)
+        return own[service]
+
+    yield instance
+    for one in opened:
+        one.__exit__(None, None, None)
+
+
+@pytest.mark.points(2)
+@pytest.mark.docker
+def test_deploy_runs_the_commands_and_then_asks_the_service(submission, written, instances, models_dir, tmp_path):
+    stage = Stage(tmp_path, url=instances(ONE).url)
+    done = stage.deploy(submission, *place())
+    address = next((one[-1] for one in stage.told if one[:2] == ["docker", "push"]), "")
+    docker.remove(address)
+    version = address.rpartition(":")[2]
+    wanted = submission.call(FILE, "commands", **PLACE, service=ONE, version=version)
+    got = [one for one in stage.told if one in wanted]
+    label = images.best_labels(models_dir / "resnet18.onnx")[0]
+    expect(
+        done.code == 0 and got == wanted[1:] and f"cat.png: {label}" in done.output,
+        called=f"python ex18_cloud.py {' '.join(place())}",
+        got=f"exit code {done.code}; {[' '.join(one[:3]) for one in stage.told]}; {done.output[-300:]}",
+        expected=f"gcloud auth configure-docker, docker push, gcloud run deploy; and of the running service: {label}",
+        hint="smoke_test() is asked last, with the URL that gcloud tells",
+    )
+
+
+# ------------------------------------------------------------------------------ Cloud Run's contract
+
+
+class InContainer(Server):
+    """A container as under_load asks a server."""
+
+    def __init__(self, container: docker.Container) -> None:
+        self.url, self.container = container.url, container
+
+    def last_words(self, lines: int = 15) -> str:
+        return f" {self.container.last_words(lines)}"
+
+
+def size(memory: str) -> str:
+    """Cloud Run's 1Gi or 512Mi as Docker writes it."""
+    return re.sub("i?B?$", "", memory).lower()
+
+
+@EACH
+@pytest.mark.docker
+@pytest.mark.points(1)
+def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_request(service, instances):
+    container = instances(service)
+    before = access_lines(container, "/classify")
+    for _ in range(3):
+        httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+    wait_until(lambda: access_lines(container, "/classify") >= before + 3, seconds=10)
+    got = access_lines(container, "/classify") - before
+    expect(
+        got == 3,
+        called="POST /classify three times; docker logs, standard output alone",
+        got=f"{got} lines about it",
+        expected="3: Cloud Run keeps what goes to standard output, a line an entry",
+        hint="BentoML's access log; PYTHONUNBUFFERED=1",
+    )
+
+
+def access_lines(container: docker.Container, path: str) -> int:
+    """Standard output's lines about requests for a path; what went to standard error is not in what docker() returns."""
+    return docker.docker("logs", container.name).count(f"path={path}")
+
+
+@EACH
+@pytest.mark.docker
+@pytest.mark.points(1)
+def test_answers_80_users_within_its_memory(service, instances):
+    """All at the same time: ten times what its concurrency lets through."""
+    container = instances(service)
+
+    async def crowd() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=USERS)
+        async with httpx.AsyncClient(base_url=container.url, timeout=120, limits=limits) as client:
+            return await asyncio.gather(*(client.post("/classify", content=CAT.read_bytes()) for _ in range(USERS)))
+
+    try:
+        got = Counter(answer.status_code for answer in asyncio.run(crowd()))
+    except httpx.HTTPError as error:
+        got = repr(error)
+    state = container.state()
+    expect(
+        got == {200: USERS} and state["Running"] and not state["OOMKilled"],
+        called=f"{USERS} users who POST /classify, settings({service!r})",
+        got=f"{got}, running: {state['Running']}, killed for memory: {state['OOMKilled']}. {container.last_words(5)}",
+        expected="200 for all",
+        hint="memory: 225 to 245 MB for each process, of which there are one more than services",
+    )
+
+
+@EACH
+@pytest.mark.docker
+@pytest.mark.points(1)
+def test_finishes_what_it_accepted_when_cloud_run_ends_it(service, instances):
+    """The last test of this container: SIGTERM while requests are in work."""
+    container = instances(service)
+    server = InContainer(container)
+    answered: list[int] = []
+    accepted = 0
+
+    async def crowd() -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+
+            async def one() -> None:
+                try:
+                    answered.append((await client.post(f"{server.url}/classify", content=CAT.read_bytes())).status_code)
+                except httpx.HTTPError:
+                    answered.append(0)
+
+            await asyncio.gather(*(one() for _ in range(24)))
+
+    def some_in_work() -> bool:
+        nonlocal accepted
+        before, in_work = len(answered), requests_in_work(server)
+        accepted = before + in_work
+        return in_work >= 6
+
+    thread = threading.Thread(target=lambda: asyncio.run(crowd()))
+    thread.start()
+    in_time = wait_until(some_in_work, seconds=30)
+    docker.docker("kill", "--signal", signal.SIGTERM.name, container.name)
+    code = container.wait(ENDS_WITHIN)
+    thread.join()
+    got = Counter(answered)
+    expect(
+        in_time and code == 0 and got[200] >= accepted and set(got) <= {200, 0},
+        called=f"24 POST /classify at once, and SIGTERM to {service} while some are in work",
+        got=f"exit code {code} (None: still there), {dict(got)}, accepted were {accepted}",
+        expected=f"exit code 0 within {ENDS_WITHIN} s, and 200 for all {accepted} that were accepted",
+        hint="no shell between Docker and the server; serving/container.py gives requests 9 s to end",
+    )

@@ -1,0 +1,139 @@
+"""Grading on Gradescope's machines and on GitHub's, and the pages in a real browser."""
+
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from test_grade import SOLUTION, Gradescope, hand_in
+from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
+
+from course import ROOT
+from course.grade_reports import write_class, write_submission
+from course.results import ExerciseResult, SubmissionResult, TestResult
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("gradescope") / "autograder.zip"
+    command = [sys.executable, "-m", "course", "gradescope", "--ex", "07", "--output", path]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "Points of the assignment: 8" in run.stdout
+    return path
+
+
+def test_the_archive_has_what_grading_needs_and_no_more(archive):
+    """No solution but the one that makes the models, no tests of other exercises, nothing that was made here."""
+    with zipfile.ZipFile(archive) as content:
+        names = content.namelist()
+        modes = {info.filename: stat.filemode(info.external_attr >> 16) for info in content.infolist()}
+    assert {name: modes[name] for name in ("setup.sh", "run_autograder")} == {
+        "setup.sh": "-rwxr-xr-x",
+        "run_autograder": "-rwxr-xr-x",
+    }
+    assert [name for name in names if name.startswith(("solutions", "exercises"))] == ["solutions/ex01_export.py"]
+    assert [name for name in names if name.startswith("tests/test_")] == ["tests/test_ex07_providers.py"]
+    assert not [
+        name for name in names if name.startswith(("reports", ".")) or name.endswith(".onnx") or "__pycache__" in name
+    ]
+    assert archive.stat().st_size < 5_000_000
+
+
+def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
+    """As on Gradescope: unpacked into source/, the submission beside it, run_autograder copied one folder up."""
+    source = tmp_path / "source"
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(source)
+    for script in ("setup.sh", "run_autograder"):
+        assert subprocess.run(["bash", "-n", source / script], timeout=10).returncode == 0
+    (source / ".venv").symlink_to(Path(sys.prefix))  # what setup.sh installs
+    (tmp_path / "results").mkdir()
+    hand_in(tmp_path / "submission", SOLUTION)
+    script = tmp_path / "run_autograder"
+    script.write_bytes((source / "run_autograder").read_bytes())
+    script.chmod(0o755)
+
+    env = os.environ | {"AUTOGRADER": str(tmp_path), "PYTHONPATH": str(source)}
+    run = subprocess.run([script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stdout + run.stderr
+    results = Gradescope.model_validate_json((tmp_path / "results" / "results.json").read_text())
+    assert results.score == 8, results.tests[0].output
+    assert len(results.tests) == 7
+
+
+def test_the_workflow_for_students_is_whole():
+    """Each command that it runs is one of the Makefile's; the reporter is told which result to read."""
+    text = (ROOT / "grading" / "classroom.yml").read_text()
+    workflow = yaml.safe_load(text)
+    steps = workflow["jobs"]["grade"]["steps"]
+    commands = [word for step in steps for word in step.get("run", "").splitlines() if word.startswith("make ")]
+    targets = {command.split()[1] for command in commands}
+    assert targets == {"setup", "grade"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in targets)
+    reporter = next(step for step in steps if "reporter" in step.get("uses", ""))
+    grading = next(step for step in steps if "make grade" in step.get("run", ""))
+    name = reporter["with"]["runners"]
+    assert reporter["env"] == {f"{name.upper()}_RESULTS": "${{ steps." + grading["id"] + ".outputs.result }}"}
+
+
+MESSAGE = (
+    "called    top5([1, 2])\ngot       "
+    + "a very long word" * 40
+    + "\nexpected  five labels\ntry       read the docstring"
+)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    """A class of eight with every state, twenty columns wide."""
+    output = tmp_path_factory.mktemp("pages")
+    states = [
+        {"tests": [TestResult(id="t::test_a_b", points=10, outcome="passed")]},
+        {"tests": [TestResult(id="t::test_long[case]", points=10, outcome="failed", message=MESSAGE)]},
+        {"tests": [TestResult(id="t::test_fast", points=10, outcome="inconclusive", message="by 3%, give or take 9%")]},
+        {"problem": "The grader's run was ended by SIGKILL."},
+        {"failure": "Nothing was handed in: there is no ex04_inference.py."},
+    ]
+    results = []
+    for student in range(8):
+        exercises = [
+            ExerciseResult(
+                number=f"{number:02}",
+                title=f"Exercise {number}",
+                optional=number == 20,
+                worth=10,
+                **states[(student + number) % 5],
+            )
+            for number in range(1, 21)
+        ]
+        name = f"student {student} <img src=x onerror=alert(1)>"
+        results.append(SubmissionResult(name=name, slug=f"student-{student}", exercises=exercises))
+        write_submission(results[-1], output)
+    write_class(results, output)
+    return output
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("page", ["index.html", "student-1/report.html"])
+def test_pages_fit_a_phone_and_a_screen_and_load_nothing(pages, browser, page, width):  # noqa: F811
+    tab = browser.new_page(viewport={"width": width, "height": 800})
+    asked, said = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    tab.goto((pages / page).as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert asked == [(pages / page).as_uri()]
+    assert not said
+    assert tab.locator("img, script").count() == 0
+    assert tab.get_by_text("student 1 <img src=x onerror=alert(1)>").first.is_visible()
+    if page != "index.html":
+        assert tab.locator("dt").all_inner_texts()[:4] == ["called", "got", "expected", "try"]
+        assert tab.locator("dd").nth(2).inner_text() == "five labels"
+    tab.close()

@@ -1,0 +1,89 @@
+"""Answers that students give, kept in answers/exNN.toml: wrong ones, and right ones that look quite different."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from course import ROOT
+from course.manifest import Exercise, find, solution
+
+ANSWERS = Path(__file__).parent / "answers"
+
+
+class BadAnswer(Exception):
+    """An answer cannot be made from the solution as it now is."""
+
+
+class Answer(BaseModel):
+    """One answer to one exercise, told as what it does otherwise than the solution."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: str  # of the exercise
+    name: str
+    why: str  # one sentence: why a student writes this; or how a right answer differs
+    file: str = ""  # which file it changes; the exercise's first unless said otherwise
+    replace: list[tuple[str, str]] = []  # text that stands in it once, and what stands there instead
+    whole: str = ""  # or a file in answers/ that stands for all of it
+    fails: list[str] | None = None  # the graded tests that it loses: `test_a`, or of several cases one: `test_a[case]`
+    keeps: list[str] | None = None  # or, for one that loses nearly all, those that it does not lose
+    only: list[str] = []  # the tests that it is held against, where all of them would take minutes
+
+    @model_validator(mode="after")
+    def _says_one_of_each(self) -> "Answer":
+        if (self.fails is None) == (self.keeps is None):
+            raise ValueError(f"ex{self.number} {self.name}: say either what it `fails` or what it `keeps`.")
+        if bool(self.replace) == bool(self.whole):
+            raise ValueError(f"ex{self.number} {self.name}: say either what to `replace` or the `whole` file.")
+        return self
+
+    @property
+    def right(self) -> bool:
+        return self.fails == []
+
+    @property
+    def exercise(self) -> Exercise:
+        return find(self.number)
+
+    def write(self, folder: Path) -> None:
+        """Make a submission of it: the solution's files of its exercise, and its own changes.
+
+        Raises:
+            BadAnswer: a text to replace does not stand exactly once in the solution.
+        """
+        for file in self.exercise.files:
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(solution(file), target)
+        # What stands beside exercises/ in every copy of the course.
+        for beside in ("data", "models"):
+            (folder.parent / beside).symlink_to(ROOT / beside)
+
+        target = folder / (self.file or self.exercise.files[0])
+        if self.whole:
+            shutil.copy(ANSWERS / self.whole, target)
+        text = target.read_text()
+        for old, new in self.replace:
+            if text.count(old) != 1:
+                raise BadAnswer(
+                    f"{self.name}: this text stands {text.count(old)} times in {target.name}, and should once:\n{old}\n"
+                    f"The solution has changed: bring answers/ex{self.number}.toml up to date."
+                )
+            text = text.replace(old, new)
+        target.write_text(text)
+
+    def loses(self, test: str) -> bool:
+        """Whether it should lose this test; of `test_a[case]` either name may be in the list."""
+        names = {test, test.partition("[")[0]}
+        return bool(names & set(self.fails)) if self.fails is not None else not names & set(self.keeps)
+
+
+def answers() -> list[Answer]:
+    """All answers, in the order of the exercises."""
+    return [
+        Answer(number=path.stem.removeprefix("ex"), **entry)
+        for path in sorted(ANSWERS.glob("ex??.toml"))
+        for entry in tomllib.loads(path.read_text())["answer"]
+    ]

@@ -1,0 +1,31 @@
+"""How many answers were as they should be, at the end."""
+
+from collections import Counter
+
+import pytest
+from answer_files import Answer
+
+COUNTS: dict[str, Counter] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say of each test which count it belongs to; with pytest-xdist, the reports carry it to where they are summed."""
+    for item in items:
+        answer = getattr(item, "callspec", None) and item.callspec.params.get("answer")
+        if isinstance(answer, Answer):
+            item.user_properties.append(("kind", "right answers accepted" if answer.right else "wrong answers caught"))
+        elif item.path.name == "test_starters.py":
+            item.user_properties.append(("kind", "untouched starters that earn nothing"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    kind = dict(report.user_properties).get("kind")
+    if kind and (report.when == "call" or report.failed):
+        COUNTS.setdefault(kind, Counter())[report.outcome] += 1
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if COUNTS:
+        terminalreporter.section("the course")
+    for kind, outcomes in sorted(COUNTS.items()):
+        terminalreporter.write_line(f"{kind:40} {outcomes['passed']} of {outcomes.total()}")

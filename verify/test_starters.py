@@ -1,0 +1,31 @@
+"""Every untouched starter earns nothing, and each of its failures says what is missing."""
+
+import pytest
+from graded import grade
+
+from course import ROOT
+from course.manifest import Exercise, exercises, untouched
+from course.pytest_plugin import no_engine
+
+# What a failure must say: that a function, script or service is not written, or that an earlier test told why.
+TOLD = (
+    "is not written yet",
+    "Still to do",
+    "NotImplementedError",
+    "failed; see the first test",
+    "goes on without a model",
+)
+
+
+@pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)
+def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
+    if not untouched(exercise):
+        pytest.skip(f"exercises/ has been worked on: {exercise.files}. (If these are new starters: make manifest)")
+    if "pytest.mark.docker" in (ROOT / exercise.test).read_text() and (reason := no_engine()):
+        pytest.skip(reason)
+    graded = grade(exercise, ROOT / "exercises", tmp_path)
+    assert f"{exercise.stem:24} 0 of {exercise.points}" in graded.output, graded.output[-3000:]
+    assert not graded.passed, f"{graded.passed} pass on the untouched starter"
+    for test, message in graded.failed.items():
+        assert any(words in message for words in TOLD), f"{test} does not say what is missing:\n{message}"
+        assert "Traceback" not in message

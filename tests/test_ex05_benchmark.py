@@ -93,7 +93,7 @@ def test_measure_throws_the_warm_up_away(drive):
         hint="two loops: one whose times nobody keeps, one whose times are the result",
     )
     expect(
-        float(np.median(got["seconds"])) < 0.25,
+        sorted(got["seconds"])[-2] < 0.25,  # one may be slow by chance, the two of the warm-up are not
         called="measure(function, warmup=2, repeats=7), where only the first two calls sleep 0.5 s",
         got=got["seconds"],
         expected="none of the slow first calls among the measurements",

@@ -1,9 +1,11 @@
 """Exercise 10: resnet18 as a BentoML service that survives its callers, and a client for it."""
 
 import json
-import socket
+import socketserver
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bentoml
@@ -29,9 +31,32 @@ def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
 
 
+@contextmanager
+def listening() -> Iterator[tuple[int, list]]:
+    """A port, and who has connected to it; he is hung up on."""
+    asked = []
+
+    class Note(socketserver.BaseRequestHandler):
+        def handle(self):
+            asked.append(self.client_address)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Note) as listener:
+        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield listener.server_address[1], asked
+        listener.shutdown()
+
+
 @pytest.fixture(scope="module")
-def server(submission: Submission, own_models: Path):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(own_models)}) as running:
+def proxy() -> Iterator[tuple[int, list]]:
+    """Through which the server is told to reach other machines."""
+    with listening() as told:
+        yield told
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, own_models: Path, proxy: tuple[int, list]):
+    env = {"MODELS_DIR": str(own_models), "HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}
+    with submission.serve(SERVICE, env=env) as running:
         yield running
 
 
@@ -164,30 +189,26 @@ def test_refuses_forms_and_pickles(server, path, content_type):
 
 
 @pytest.mark.points(1)
-def test_never_fetches_a_url_for_a_caller(server):
-    """An address inside the server's network is a secret that a caller must not reach through it."""
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(3)
+def test_never_fetches_a_url_for_a_caller(server, proxy):
+    """An address inside the server's network is a secret that a caller must not reach through it, nor any other.
 
-        def listen() -> None:
-            try:
-                asked.append(listener.accept())
-            except TimeoutError:
-                return
-
-        thread = threading.Thread(target=listen)
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/cat.png"
-        for path in ("/classify", "/predict"):
-            server.request("POST", path, content=url.encode(), headers={"content-type": "text/plain"})
-            server.request("POST", path, content=url.encode(), headers={"content-type": "application/json"})
-            server.request("POST", path, json={"image": url})
-            server.request("POST", path, data={"image": url})
-            server.request("POST", path, files={"image": (None, url)})
-        thread.join()
-    if asked:
-        fail(f"The service connected to {url}, an address that only a caller named. Take bytes, not Path or Image.")
+    BentoML itself refuses private addresses, but no others: what the server asks its proxy for is such a one.
+    """
+    with listening() as (port, asked):
+        for url in (f"http://127.0.0.1:{port}/cat.png", "http://192.0.2.1/cat.png"):
+            for path in ("/classify", "/predict"):
+                server.request("POST", path, content=url.encode(), headers={"content-type": "text/plain"})
+                server.request("POST", path, content=url.encode(), headers={"content-type": "application/json"})
+                server.request("POST", path, json={"image": url})
+                server.request("POST", path, data={"image": url})
+                server.request("POST", path, files={"image": (None, url)})
+    expect(
+        not asked and not proxy[1],
+        called="POST /classify and /predict with the address of an image, as text, JSON and form",
+        got=f"{len(asked)} connections to a private address, {len(proxy[1])} to any other",
+        expected="none: only a caller named these addresses",
+        hint="take bytes, not Path or Image, for which BentoML fetches what it is told to",
+    )
     assert_still_serves(server, "after URLs")
 
 

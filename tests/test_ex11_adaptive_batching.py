@@ -72,7 +72,8 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
     """The answers to all bodies, in their order, from so many users at the same time."""
 
     async def all_of_them() -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=users, max_keepalive_connections=users)
+        # A connection for each: one that is used again may be closed by the server in that very moment.
+        limits = httpx.Limits(max_connections=users, max_keepalive_connections=0)
         async with httpx.AsyncClient(timeout=120, limits=limits) as client:
             return await asyncio.gather(*(client.post(server.url + path, content=body) for body in bodies))
 

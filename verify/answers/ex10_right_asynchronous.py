@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
 import bentoml
 import numpy
 import onnxruntime
+from pydantic import PlainValidator
 
 from serving.http import RequestLimits
 from serving.images import open_image, preprocess
@@ -50,9 +52,8 @@ class ImageClassifierService:
             raise bentoml.exceptions.BentoMLException(f"{MODEL}: {error}") from None
 
     @bentoml.api
-    async def predict(self, image: list) -> list:
-        tensor = await self.in_pool(as_batch, image)
-        return (await self.in_pool(self.run, tensor)).tolist()
+    async def predict(self, image: Annotated[numpy.ndarray, PlainValidator(as_batch)]) -> list:
+        return (await self.in_pool(self.run, image)).tolist()
 
     @bentoml.api
     async def classify(self, image: bytes, /) -> dict:

@@ -18,7 +18,7 @@ for path in given.images:
         sys.exit(f"Nobody listens at {given.url}: make serve")
     if response.is_error:
         refusals += 1
-        print(f"{path.name}: refused, {response.json().get('error')}")
+        print(f"{path.name}: refused, {response.text}")
         continue
     print(path.name)
     for one in response.json()["predictions"]:

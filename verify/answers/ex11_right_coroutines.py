@@ -28,11 +28,11 @@ Tensor = Annotated[numpy.ndarray, pydantic.PlainValidator(as_batch), bentoml.val
 in_batches = bentoml.api
 if os.getenv("BATCHING", "1") != "0":
     in_batches = functools.partial(
-        bentoml.api, batchable=True, batch_dim=(0, 0), max_batch_size=32, max_latency_ms=20_000
+        bentoml.api, batchable=True, batch_dim=(0, 0), max_batch_size=32, max_latency_ms=90_000
     )
 
 
-@bentoml.service(traffic={"timeout": 25, "max_concurrency": 220})
+@bentoml.service(traffic={"timeout": 90, "max_concurrency": 220})
 class ImageClassifierService:
     def __init__(self):
         self.model = open_model()

@@ -75,7 +75,9 @@ def means() -> Means:
     else:
         with tempfile.TemporaryDirectory() as folder:
             own = _own_folders(Path(folder))
-            command = _in_bubblewrap([_python(), "-I", "-c", "import json"], Path(folder), own, Folders(set(), set()))
+            command = _in_bubblewrap(
+                [sys.executable, "-I", "-c", "import json"], Path(folder), own, Folders(set(), set())
+            )
             tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         if tried.returncode == 0:
             return Means("bwrap", "bubblewrap: tests, solutions and other submissions do not exist for student code.")
@@ -93,7 +95,7 @@ def without_network(command: list[str]) -> list[str]:
     if means().kind != "bwrap":
         return command
     keep = ["--cap-add", "ALL"] if os.geteuid() == 0 else []
-    return ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--unshare-net", *keep, "--", *command]
+    return [_bwrap(), "--die-with-parent", "--dev-bind", "/", "/", "--unshare-net", *keep, "--", *command]
 
 
 # ------------------------------------------------------------------------------ running
@@ -160,7 +162,7 @@ class Confined:
         # The sandbox's own processes are not among those that the program has left.
         spec["mark"], outer = options["env"][processes.MARK], os.environ.get(processes.MARK, "")
         options["env"] = {**options["env"], processes.MARK: outer}
-        command = [_python(), "-I", "-S", str(ROOT / "course" / "confine.py"), json.dumps(spec), *command]
+        command = [sys.executable, "-I", "-S", str(ROOT / "course" / "confine.py"), json.dumps(spec), *command]
         if kind != "bwrap":
             self._popen = subprocess.Popen(command, **options)
             self.pid = self._popen.pid
@@ -322,8 +324,9 @@ def _own_folders(folder: Path) -> Own:
     return own
 
 
-def _python() -> str:
-    return sys.executable
+def _bwrap() -> str:
+    """Where it is: the program's own PATH, which Popen would look in, may be another."""
+    return shutil.which("bwrap") or "bwrap"
 
 
 def student() -> int | None:
@@ -364,7 +367,7 @@ def _all_of(path: Path) -> Iterator[Path]:
 
 def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) -> list[str]:
     """The command in a file system of its own, in which nothing is that it does not need."""
-    bwrap = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
+    bwrap = [_bwrap(), "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
     if os.geteuid() == 0:
         for capability in ("CAP_SETUID", "CAP_SETGID"):  # for confine.py, which gives them up with them
             bwrap += ["--cap-add", capability]
@@ -378,7 +381,7 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
         bwrap += ["--dev-bind-try", str(device), str(device)]
 
     binds = {Path("/tmp"): ("--bind", own.tmp), own.home: ("--bind", own.home), ROOT: ("--bind", own.project)}
-    given = [ROOT / name for name in ("serving", "course", "data", "models")]
+    given = [ROOT / name for name in ("serving", "course", "data", "models", "course.toml")]
     given += [path for path in SYSTEM if path.exists()]
     given += [Path(sys.base_prefix), Path(sys.prefix), Path(sys.prefix).resolve()]
     for path in {*given, *folders.read}:

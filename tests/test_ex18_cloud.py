@@ -24,7 +24,7 @@ from bad_input import CAT
 from service_images import CONFINED, DOCKERFILE, serving
 from under_load import requests_in_work, wait_until
 
-from course import ROOT, docker
+from course import ROOT, docker, sandbox
 from course.processes import free_port
 from course.submission import Server, Submission, expect
 
@@ -229,9 +229,10 @@ class Stage:
         answers = {"auth list": account, "run services": url, "auth print-identity-token": "a-token"}
         self._program("gcloud", f"answers = {answers!r}\nprint(answers.get(' '.join(sys.argv[1:3]), ''))")
         real = shutil.which("docker") or "docker"
-        self._program(
-            "docker", f"if sys.argv[1] != 'push':\n    os.execv({real!r}, ['docker', *sys.argv[1:]])", only="push"
-        )
+        code = f"if sys.argv[1] != 'push':\n    os.execv({real!r}, ['docker', *sys.argv[1:]])"
+        if sandbox.mode != "none":  # whoever may use the engine is root on this machine: it does not do what it is told
+            code = "if sys.argv[1] == 'version':\n    print('27.0.0 27.0.0')"
+        self._program("docker", code, only="push")
         for name in ("make", "sh", "bash", "env"):
             if path := shutil.which(name):
                 (self.programs / name).symlink_to(path)
@@ -255,7 +256,7 @@ class Stage:
 
     def deploy(self, submission: Submission, *words: str):
         """Run the script as `make deploy` does."""
-        return submission.run(FILE, *words, env={"PATH": str(self.programs), "COLUMNS": "1000"})
+        return submission.run(FILE, *words, env={"PATH": str(self.programs), "COLUMNS": "1000"}, writes=[self.folder])
 
 
 def place(**other: str) -> list[str]:

@@ -150,7 +150,7 @@ def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
     secret = hostile.new_folder("call") / "result.json"
     secret.write_text("what another call returned")
     (tmp_path / "results.json").write_text("{}")
-    names = ["tests", "solutions", "locustfiles", "exercises", ".git", "course.toml", ".pytest_cache", "README.md"]
+    names = ["tests", "solutions", "locustfiles", "exercises", ".git", ".pytest_cache", "README.md"]
     hidden = [*(ROOT / name for name in names), tmp_path / "results.json", secret, Path("/etc/shadow"), Path("/var")]
     fixed = [Path(sys.prefix), ROOT / "course", ROOT / "serving" / "model.py", hostile.folder, CAT, Path("/usr")]
     # In a file: a path among the arguments would be shown to it.

@@ -219,6 +219,21 @@ def test_the_smoke_test_says_what_is_wrong(submission, status, body):
     )
 
 
+# What `docker` answers to a submission that may not reach the engine: the truth about the images that are there.
+ANSWERS = """
+if sys.argv[1] == 'version':
+    print('27.0.0 27.0.0')
+if sys.argv[1:3] in (['image', 'ls'], ['image', 'inspect']):
+    print(known.get(sys.argv[-1], ''))
+    sys.exit(sys.argv[2] == 'inspect' and sys.argv[-1] not in known)
+"""
+
+
+def _images() -> dict[str, str]:
+    tags = [f"{service}:hand" for service in (ONE, TWO)]
+    return {tag: json.dumps([docker.inspect(tag)]) for tag in tags if docker.exists(tag)}
+
+
 class Stage:
     """A folder of programs that come first on PATH: a gcloud, and a docker that does everything but push."""
 
@@ -230,8 +245,8 @@ class Stage:
         self._program("gcloud", f"answers = {answers!r}\nprint(answers.get(' '.join(sys.argv[1:3]), ''))")
         real = shutil.which("docker") or "docker"
         code = f"if sys.argv[1] != 'push':\n    os.execv({real!r}, ['docker', *sys.argv[1:]])"
-        if sandbox.mode != "none":  # whoever may use the engine is root on this machine: it does not do what it is told
-            code = "if sys.argv[1] == 'version':\n    print('27.0.0 27.0.0')"
+        if sandbox.mode != "none":  # whoever may use the engine is root on this machine: we ask it beforehand
+            code = f"known = {_images()!r}\n" + ANSWERS
         self._program("docker", code, only="push")
         for name in ("make", "sh", "bash", "env"):
             if path := shutil.which(name):

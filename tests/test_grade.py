@@ -482,7 +482,7 @@ def test_has_no_disk_left(): raise OSError(errno.ENOSPC, "No space left on devic
 def record(folder: Path, key: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "test_ex07_outcomes.py", "--rootdir", folder, "-s", "--private-tests"]
     command += ["-c", ROOT / "pyproject.toml", "--results", folder / "results.json", "-o", f"cache_dir={folder}"]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
     return subprocess.run(command, cwd=folder, env=env, input=key, capture_output=True, text=True, timeout=60)
 
 

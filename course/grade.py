@@ -25,13 +25,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from course import ROOT, handed_in, manifest
-from course.grade_run import Options, Stopped, grade_exercise, private_tests
+from course import ROOT, grade_container, handed_in, manifest
+from course.grade_run import ISOLATIONS, Options, Stopped, grade_exercise, private_tests
 from course.handed_in import HandedIn
 from course.manifest import Exercise
 from course.processes import MARK, end_marked
 from course.results import ExerciseResult, SubmissionResult, points, write_whole
-from course.sandbox import MODES
 from serving import Problem
 
 OUTPUT = ROOT / "reports" / "grades"
@@ -70,8 +69,8 @@ class Plan:
         """
         if bool(submission) == bool(submissions):
             raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
-        if isolation and isolation not in MODES:
-            raise Problem(f"ISOLATION={isolation}: there are {', '.join(MODES)}.")
+        if isolation and isolation not in ISOLATIONS:
+            raise Problem(f"ISOLATION={isolation}: there are {', '.join(ISOLATIONS)}.")
         if private and not any(Path(private).glob("test_ex[0-9][0-9]*.py")):
             raise Problem(f"PRIVATE={private}: no file test_exNN_name.py is in there.")
         chosen = [manifest.find(number) for number in dict.fromkeys(ex.replace(",", " ").split())]
@@ -103,7 +102,7 @@ def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
     """Grade what is planned and write all reports.
 
     Raises:
-        Problem: another grader is at work in the same folder.
+        Problem: another grader is at work in the same folder, or there can be no containers here.
         KeyboardInterrupt: Ctrl-C; what had ended by then is kept.
     """
     plan.output.mkdir(parents=True, exist_ok=True)
@@ -121,9 +120,11 @@ def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
 
 
 def _begin(output: Path) -> Path:
-    """End what a grader that was killed has left, processes and files; a new temporary folder."""
+    """End what a grader that was killed has left, processes, containers and files; a new temporary folder."""
     mark = f"grade-{hashlib.sha256(str(output).encode()).hexdigest()[:16]}"
     end_marked(mark)  # nobody but us has the lock
+    if (output / ".work").exists():
+        grade_container.remove_marked(mark)
     _remove_work(output)
     os.environ[MARK] = f"{os.environ.get(MARK, '')} {mark}"
     work = Path(tempfile.mkdtemp(prefix="grade-"))
@@ -146,6 +147,8 @@ def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
     # Imported here: the pages need Jinja, and grading must not.
     from course.grade_reports import write_class, write_submission
 
+    if plan.options.isolation == "docker":
+        grade_container.prepare(work / "tried")
     # Short names: a service's socket is in a folder below, and its path may have 100 characters.
     places = {submission.slug: work / str(number) for number, submission in enumerate(plan.submissions)}
     for submission in plan.submissions:

@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from course import ROOT
+from course import ROOT, grade_container, models_for_tests
 from course.manifest import Exercise
 from course.processes import running, wait
 from course.recorder import read_results
 from course.results import ExerciseResult, TestResult
-from course.sandbox import without_network
+from course.sandbox import MODES, without_network
 
 # How long a test that has begun, and tidying up after it, may go on after the limit. pytest-timeout ends it before.
 GRACE = 400
+
+
+# What pytest's --isolation offers, and a container around it: see course/grade_container.py.
+ISOLATIONS = (*MODES, "docker")
 
 
 class Stopped(Exception):
@@ -35,7 +39,7 @@ class Stopped(Exception):
 class Options:
     """How to grade."""
 
-    isolation: str = "process"
+    isolation: str = "process"  # one of ISOLATIONS
     limit: float = 600  # seconds for the tests of one exercise; a test that has begun is still ended
     private: Path | None = None  # a folder of tests that only instructors have
 
@@ -118,14 +122,20 @@ def _run(
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    results, log, key = work / "results.json", work / "log", secrets.token_hex(32).encode()
+    results, log, key = work / "results" / "results.json", work / "log", secrets.token_hex(32).encode()
+    results.parent.mkdir(mode=0o700)
     begun = time.monotonic()
     source, sink = os.pipe()
     os.write(sink, key)  # 64 bytes: fit into any pipe
     os.close(sink)
     try:
-        with running(_command(tests, folder, results, work, options), cwd=_place(tests, options), env=_environment(work), log=log, stdin=source) as process:  # fmt: skip
-            code = _wait(process, options.limit + GRACE, stop)
+        container, command = _isolated(_pytest(tests, folder, results, work, options), tests, folder, work, options)
+        with running(command, cwd=_place(tests, options), env=_environment(work), log=log, stdin=source) as process:
+            try:
+                code = _wait(process, options.limit + GRACE, stop)
+            finally:
+                if container:
+                    grade_container.remove(container)
         recorded = read_results(results, key)
         # Only the end: whoever floods the grader's log fills no memory of ours.
         said = _end_of(log)
@@ -176,20 +186,34 @@ def _name(number: int) -> str:
     return f"signal {number}"
 
 
-def _command(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
+def _pytest(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
     command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(_place(tests, options))]
-    command += ["-c", str(ROOT / "pyproject.toml"), "-o", f"cache_dir={ROOT / '.pytest_cache'}"]
+    command += ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
     command += ["--submission", str(folder), "--results", str(results), "--limit", str(options.limit)]
     # -s leaves standard input alone, on which the key comes.
     command += ["-q", "-s", "--no-header", "--basetemp", str(work / "pytest")]
     if _place(tests, options) != ROOT:
         command += ["--private-tests"]
-    command += ["--isolation", options.isolation]
+    # In a container, too: it keeps pytest from student code.
+    return [*command, "--isolation", "process" if options.isolation == "docker" else options.isolation]
+
+
+def _isolated(
+    command: list[str], tests: list[str], folder: Path, work: Path, options: Options
+) -> tuple[str, list[str]]:
+    """The command in what the run as a whole is isolated by; and the container's name, if that is one."""
     # The tests talk to students' services over loopback: where that can be had, there is no other network. Containers
-    # listen on the loopback of the machine, so that the tests which start some need the machine's network.
+    # listen on the loopback of the machine, so that the tests which start some need the machine's network, and its
+    # engine, which must not be in reach of a container.
     files = {_place(tests, options) / test.partition("::")[0] for test in tests}
-    containers = any("pytest.mark.docker" in file.read_text() for file in files)
-    return command if options.isolation == "none" or containers else without_network(command)
+    if options.isolation == "none" or any("pytest.mark.docker" in file.read_text() for file in files):
+        return "", command
+    if options.isolation == "process":
+        return "", without_network(command)
+    hidden = [ROOT / "tests", *([options.private] if options.private else [])]
+    models = models_for_tests.ready()
+    place = _place(tests, options)
+    return grade_container.contained(command, work=work, cwd=place, read=[folder], hidden=hidden, models=models)
 
 
 def _environment(work: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ tests, the solutions, other submissions and results do not exist. docs/instructo
 
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -171,7 +172,7 @@ class Confined:
         self._popen = subprocess.Popen(command, pass_fds=[status], **options)
         os.close(status)
         while b"started" not in self._said:
-            if not self._listen(10):
+            if not self._listen(60):  # a tenth of a second, but on a machine that does much else
                 self._popen.kill()
                 self._popen.wait()
                 raise processes.GraderFailure(
@@ -329,9 +330,14 @@ def _bwrap() -> str:
     return shutil.which("bwrap") or "bwrap"
 
 
+@cache
 def student() -> int | None:
-    """The user that student code runs as where we are root: nobody in particular, and nobody else's."""
-    return 40_000 + os.getpid() % 20_000 if os.geteuid() == 0 else None
+    """The user that student code runs as where we are root: nobody in particular, and nobody else's.
+
+    By chance, not by our process's number, which in each container is the same: the kernel counts a user's processes
+    in all containers together.
+    """
+    return 40_000 + secrets.randbelow(20_000) if os.geteuid() == 0 else None
 
 
 def _counts_by_namespace() -> bool:
@@ -371,7 +377,7 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
     if os.geteuid() == 0:
         for capability in ("CAP_SETUID", "CAP_SETGID"):  # for confine.py, which gives them up with them
             bwrap += ["--cap-add", capability]
-    for folder in (Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64")):
+    for folder in TOPS:
         if folder.is_symlink():
             bwrap += ["--symlink", os.readlink(folder), str(folder)]
         elif folder.exists():
@@ -381,10 +387,7 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
         bwrap += ["--dev-bind-try", str(device), str(device)]
 
     binds = {Path("/tmp"): ("--bind", own.tmp), own.home: ("--bind", own.home), ROOT: ("--bind", own.project)}
-    given = [ROOT / name for name in ("serving", "course", "data", "models", "course.toml")]
-    given += [path for path in SYSTEM if path.exists()]
-    given += [Path(sys.base_prefix), Path(sys.prefix), Path(sys.prefix).resolve()]
-    for path in {*given, *folders.read}:
+    for path in {*(path for path in (*SYSTEM, *lent()) if path.exists()), *folders.read}:
         binds[path] = ("--ro-bind", path)
     for path in folders.write:
         binds[path] = ("--bind", path)
@@ -397,6 +400,7 @@ def _in_bubblewrap(command: list[str], cwd: Path, own: Own, folders: Folders) ->
     return [*bwrap, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(cwd), "--", *command]
 
 
+TOPS = [Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64")]
 # What programs look for: names, fonts, certificates, and how many cores there are. Nothing that is a secret.
 SYSTEM = [
     *(
@@ -407,6 +411,13 @@ SYSTEM = [
     Path("/sys/devices/system"),
     Path("/sys/fs/cgroup"),
 ]
+
+
+def lent() -> set[Path]:
+    """What of the project student code may see, and the Python that it runs on; /usr has its own way in."""
+    ours = {ROOT / name for name in ("serving", "course", "data", "models", "course.toml")}
+    python = {Path(sys.base_prefix), Path(sys.prefix), Path(sys.prefix).resolve()}
+    return {path for path in ours | python if not path.is_relative_to("/usr")}
 
 
 # ------------------------------------------------------------------------------ files of students

@@ -1,6 +1,5 @@
 """What every test can ask for."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -52,11 +51,6 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def models_dir(pytestconfig: pytest.Config) -> Path:
-    """A folder with real models, kept for the next run: see course/models_for_tests.py."""
-    if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
-        return Path(ready)
-    made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
-    folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
-    models_for_tests.make(folder)
-    return folder
+def models_dir() -> Path:
+    """A folder with real models: see course/models_for_tests.py."""
+    return models_for_tests.ready()

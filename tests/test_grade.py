@@ -281,7 +281,7 @@ def test_a_forged_results_file_is_not_believed(tmp_path):
         "for folder in pathlib.Path(sys.argv[1]).parents:\n"
         "    if folder.name == '07' and (folder / 'log').exists():\n"
         "        signed = {'signature': '0' * 64, 'results': json.dumps(forged)}\n"
-        "        (folder / 'results.json').write_text(json.dumps(signed))\n"
+        "        (folder / 'results' / 'results.json').write_text(json.dumps(signed))\n"
         f"        pathlib.Path({str(planted)!r}).touch()\n"
         "        os.kill(os.getppid(), signal.SIGKILL)\n",
     )
@@ -434,7 +434,7 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
         ({"submissions": "data"}, "SUBMISSIONS=data: neither a folder nor an archive"),
         ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
         ({"submission": "solutions", "jobs": "0"}, "JOBS=0: a whole number from 1 to 64"),
-        ({"submission": "solutions", "isolation": "hope"}, "ISOLATION=hope: there are none, process"),
+        ({"submission": "solutions", "isolation": "hope"}, "ISOLATION=hope: there are none, process, docker"),
         ({"submission": "solutions", "ex": "99"}, "EX=99: no exercise has that number"),
         ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: no file test_exNN_name.py"),
     ],

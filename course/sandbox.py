@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +148,8 @@ class Confined:
         rlimits = {
             "RLIMIT_CORE": 0,
             "RLIMIT_CPU": limits.cpu,
-            "RLIMIT_FSIZE": limits.disk,
+            # One file alone never fills the disk: which of the two limits is named does not depend on who is faster.
+            "RLIMIT_FSIZE": limits.disk - limits.disk // 16,
             "RLIMIT_NOFILE": limits.files,
         }
         if not list(Path("/dev").glob("nvidia*")):  # CUDA maps far more than it uses
@@ -246,11 +248,10 @@ class Confined:
         return []
 
     def watch(self, log: Path, folders: list[Path], limits: Limits) -> None:
-        """End it as soon as it exceeds a limit."""
-        turn = 0
-        while not self.over.wait(0.2):
-            excess = _excess(self._tree(), log, folders if turn % 5 == 0 else [], limits)
-            turn += 1
+        """End it as soon as it exceeds a limit; a last look tells what it did in the moment before it ended."""
+        for turn in count():
+            over = self.over.wait(0.2)
+            excess = _excess(self._tree(), log, folders if over or turn % 5 == 0 else [], limits)
             if excess:
                 self.exceeded = excess
                 self.tear_down()
@@ -259,6 +260,7 @@ class Confined:
                 if "disk" in excess:
                     for folder in folders:
                         _empty(folder)
+            if excess or over:
                 return
 
 

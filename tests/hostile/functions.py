@@ -101,6 +101,11 @@ def prints():
         time.sleep(0.02)
 
 
+def prints_and_returns():
+    os.write(1, b"x" * 2**21)
+    return 1
+
+
 def prints_nothing_of_a_terabyte():
     os.ftruncate(1, 2**40)
     return 1

@@ -1,0 +1,246 @@
+"""make grade ISOLATION=docker: right answers get their points in a container, and hostile ones find nothing there."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from course import ROOT, docker, grade_container, manifest
+from course.grade_run import Options, Stopped, grade_exercise
+from course.processes import MARK
+from course.sandbox import GB
+from serving import Problem
+
+pytestmark = pytest.mark.docker
+
+GRADE = [sys.executable, "-m", "course", "grade", "--ex", "07", "--isolation", "docker"]
+SOLUTION = (ROOT / "solutions" / "ex07_providers.py").read_text()
+# What a submission might look for, from what it finds in the list of processes; {daemon} stays behind.
+SPY = """
+import os, signal, socket, subprocess, sys
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(os.environ["PYTHONPATH"])
+DAEMON = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+def possible(attempt, *arguments):
+    try:
+        attempt(*arguments)
+    except OSError:
+        return False
+    return True
+
+def spy():
+    subprocess.Popen([sys.executable, "-I", "-c", DAEMON, {daemon!r}], start_new_session=True, env={{}})
+    [*_, grader] = [one for one in psutil.process_iter() if "--results" in one.cmdline()]
+    words = grader.cmdline()
+    results = Path(words[words.index("--results") + 1])
+    work, here = results.parents[1], Path(__file__).parent
+    tests = [ROOT / "tests", Path(words[words.index("--rootdir") + 1])]
+    closed = [results.parent, work / "hidden", *tests, *(Path("/proc", str(grader.pid), name) for name in ("fd", "root", "cwd"))]
+    absent = [ROOT / name for name in ("solutions", "exercises", "reports", "docs", "verify", ".git", "README.md", "Makefile")]
+    absent += [work.parents[1] / str(number) for number in range(2) if str(number) != work.parent.name]
+    absent += [Path(name) for name in ("/var", "/run", "/srv", "/etc/shadow", "/etc/ssh")]
+    places = [Path("/"), ROOT, ROOT / "course", Path(sys.prefix), Path("/usr/bin"), Path("/etc"), Path("/dev"), work, here, *closed]
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {{
+        "open": [str(path) for path in closed if possible(os.listdir, path)],
+        "seen": [str(path) for path in absent if path.exists()],
+        "written": [str(path) for path in places if possible((path / "results.json").touch)],
+        "killed": [pid for pid in (1, grader.pid) if possible(os.kill, pid, signal.SIGKILL)],
+        "root": os.geteuid() == 0 or possible(os.setuid, 0),
+        "powers": [status[name].strip() for name in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs")],
+        "networks": sorted(psutil.net_if_addrs()),
+        "loopback": possible(socket.create_server, ("127.0.0.1", 0)),
+        "environment": sorted(name for name in os.environ if name.startswith(("DOCKER", "COURSE_", "SECRET"))),
+    }}
+"""
+# What it should have found. In the bounding set: what pytest needs, and cannot be had without new privileges.
+SPIED = {
+    "open": [],
+    "seen": [],
+    "written": [],
+    "killed": [],
+    "root": False,
+    "powers": ["0" * 16, "0" * 16, "00000000000800eb", "1"],
+    "networks": ["lo"],
+    "loopback": True,
+    "environment": ["COURSE_RUN"],
+}
+PRIVATE = f"""
+import pytest
+
+@pytest.mark.points(1)
+def test_spying_finds_nothing(submission):
+    if (submission.folder / "spy.py").exists():
+        assert submission.call("spy.py", "spy") == {SPIED!r}
+"""
+ENDLESS = "import time\ntime.sleep(600)\n"
+# Fills the container's memory with files that belong to no process, and are in no folder.
+MEMORY = """
+import os
+import sys
+
+def providers(answer=providers):
+    if sys._getframe(1).f_code.co_filename == __file__:
+        return answer()  # to the other functions
+    kept = []
+    while True:
+        kept.append(os.memfd_create("kept"))
+        for _ in range(8):
+            os.write(kept[-1], bytes(2**24))
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"SECRET": "of the grader"} | more
+
+
+def grade(*arguments: object, command: list[str] = GRADE, code: int | None = 0, **env: str) -> str:
+    run = subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+    )
+    assert code is None or run.returncode == code, run.stdout[-3000:]
+    return run.stdout
+
+
+def hand_in(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def outcomes(output: Path, slug: str) -> dict[str, str]:
+    tests = json.loads((output / slug / "exercises" / "07.json").read_text())["tests"]
+    return {test["id"].rpartition("::")[2]: test["outcome"] + test["details"] for test in tests}
+
+
+def containers(mark: str) -> list[str]:
+    return docker.docker("ps", "--all", "--quiet", "--filter", f"label={mark}").split()
+
+
+def test_a_right_answer_gets_its_points_and_a_spying_one_finds_nothing(tmp_path):
+    """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
+    daemon, mark, output = f"daemon-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}", tmp_path / "grades"
+    hand_in(tmp_path / "class" / "good", ex07_providers=SOLUTION)
+    hand_in(tmp_path / "class" / "spy", ex07_providers="def providers(:\n", spy=SPY.format(daemon=daemon))
+    private = hand_in(tmp_path / "private", test_ex07_spy=PRIVATE)
+    (temporary := tmp_path / "temporary").mkdir()
+    options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]
+    grade(*options, **{MARK: mark, "TMPDIR": str(temporary)})
+    assert set(outcomes(output, "good").values()) == {"passed"}
+    assert len(outcomes(output, "good")) == 8
+    spied = outcomes(output, "spy")
+    assert spied.pop("test_spying_finds_nothing") == "passed"
+    assert {outcome[:6] for outcome in spied.values()} == {"failed"}
+    assert not containers(mark)
+    assert not [one for one in psutil.process_iter(["cmdline"]) if daemon in (one.info["cmdline"] or [])]
+    assert not list(temporary.iterdir())
+
+
+def test_memory_of_no_process_is_ended_and_costs_its_own_points(tmp_path, monkeypatch):
+    """The kernel ends the student's program, and not the tests: all others are passed."""
+    monkeypatch.setattr(grade_container, "MEMORY", GB)
+    folder = hand_in(tmp_path / "in", ex07_providers=SOLUTION + MEMORY)
+    result = grade_exercise(manifest.find("07"), folder, tmp_path / "work", Options("docker"), threading.Event())
+    assert not result.problem
+    [lost] = [test for test in result.tests if test.outcome != "passed"]
+    assert "(SIGKILL)" in lost.message
+    assert lost.id.endswith("test_lists_the_providers")
+
+
+def container_with_tests(mark: str, timeout: float = 120) -> str:
+    """The container in which the tests run, once it is there."""
+    give_up = time.monotonic() + timeout
+    while time.monotonic() < give_up:
+        for name in containers(mark):
+            with suppress(Problem):  # the one that is only tried is gone soon
+                told = docker.docker("inspect", "--format", "{{.State.Running}} {{.Args}}", name)
+                if told.startswith("true") and "pytest" in told:
+                    return name
+        time.sleep(0.1)
+    raise AssertionError("there was no container")
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_run_that_is_ended_is_no_verdict(tmp_path, monkeypatch, how):
+    """The container is killed, as by the kernel; or the grader is told to stop, as by Ctrl-C."""
+    mark, stop = f"test-{uuid.uuid4().hex}", threading.Event()
+    monkeypatch.setenv(MARK, mark)
+    folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(grade_exercise, manifest.find("07"), folder, tmp_path / "work", Options("docker"), stop)
+        name = container_with_tests(mark)
+        if how == "killed":
+            docker.docker("kill", name)
+            result = run.result()
+            assert "The grader's run was ended by SIGKILL" in result.problem
+            assert not result.tests
+        else:
+            stop.set()
+            with pytest.raises(Stopped):
+                run.result()
+    assert not containers(mark)
+
+
+def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path):
+    """kill -9: the container goes on; the next run into the same folder removes it, whatever its isolation."""
+    mark, output = f"test-{uuid.uuid4().hex}", tmp_path / "grades"
+    folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
+    command = [*GRADE, "--submission", folder, "--output", output]
+    grader = subprocess.Popen(
+        command, cwd=ROOT, env=environment(**{MARK: mark}), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    name = container_with_tests(mark)
+    grader.send_signal(signal.SIGKILL)
+    grader.wait()
+    assert containers(mark) == [name]
+    nothing = hand_in(tmp_path / "nothing", notes="")
+    again = [word if word != "docker" else "none" for word in GRADE]
+    grade("--submission", nothing, "--output", output, command=again)
+    assert not containers(mark)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "env", "sentence"),
+    [
+        ([], {"DOCKER_HOST": "unix:///nowhere"}, "The Docker engine does not answer. Start Docker Desktop, or"),
+        ([], {"PATH": "/nowhere"}, "There is no `docker` command. Install Docker, and start it"),
+        (
+            ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "{tmp}", "--setenv", "TMPDIR", "{tmp}"],
+            {},
+            "the engine must run on this very Linux, not in Docker Desktop or elsewhere. Grade with ISOLATION=process",
+        ),
+    ],
+    ids=["no engine", "no command", "an engine that does not see our files"],
+)
+def test_where_there_can_be_no_containers_nothing_is_graded(tmp_path, wrapped, env, sentence):
+    if wrapped and not shutil.which("bwrap"):
+        pytest.skip("bubblewrap, which hides our files from the engine here, is missing")
+    (tmp_path / "own").mkdir()
+    folder, output = hand_in(tmp_path / "in", ex07_providers=SOLUTION), tmp_path / "grades"
+    command = [*(word.format(tmp=tmp_path / "own") for word in wrapped), *GRADE]
+    printed = grade("--submission", folder, "--output", output, command=command, code=1, **env)
+    assert sentence in " ".join(printed.split())
+    assert "Traceback" not in printed
+    assert not list(output.glob("*/exercises/*.json"))

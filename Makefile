@@ -79,7 +79,8 @@ ifeq ($(EX),)
 	@echo "           FRESH=0  compare-images takes the images that are there, and builds none without cache"
 	@echo "           SUBMISSION  a folder of solutions other than solutions/; to grade also an archive"
 	@echo "           SUBMISSIONS, JOBS, PRIVATE, OUTPUT  to grade a class: its folder, how many at a time (1),"
-	@echo "                       a folder of extra tests, where reports go; ISOLATION=none, TIME=600 (seconds)"
+	@echo "                       a folder of extra tests, where reports go; TIME=600 (seconds)"
+	@echo "           ISOLATION  of graded code: process (the default), docker (in containers), or none"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
 else

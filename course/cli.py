@@ -271,7 +271,7 @@ def grade(
     submissions: Annotated[str, Option(help="A folder of submissions.")] = "",
     ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
     jobs: Annotated[str, Option(help="How many exercises at a time (1).")] = "",
-    isolation: Annotated[str, Option(help="process or none.")] = "",
+    isolation: Annotated[str, Option(help="process, docker or none.")] = "",
     private: Annotated[str, Option(help="A folder of extra tests that students do not have: test_exNN_name.py.")] = "",
     limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
     output: Annotated[str, Option(help="Where the reports go (reports/grades).")] = "",
@@ -316,7 +316,10 @@ def gradescope(
 ) -> None:
     """Build the archive that Gradescope's machines grade with."""
     from course.gradescope import write_archive
+    from course.sandbox import MODES
 
+    if isolation and isolation not in MODES:  # Gradescope's machines are containers, without an engine
+        raise Problem(f"ISOLATION={isolation}: on Gradescope's machines there are {', '.join(MODES)}.")
     chosen = [manifest.find(number) for number in ex.replace(",", " ").split()] or manifest.exercises()
     folder = Path(private) if private else None
     names = write_archive(
@@ -338,7 +341,7 @@ def grade_benchmark(
     size: Annotated[int, Option(help="How many submissions the class has.")] = 30,
     hostile: Annotated[int, Option(help="How many of them are hostile.")] = 5,
     jobs: Annotated[int, Option(help="How many exercises at a time.")] = 2,
-    isolation: Annotated[str, Option(help="process or none.")] = "process",
+    isolation: Annotated[str, Option(help="process, docker or none.")] = "process",
     limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
 ) -> None:
     """Measure what grading costs, and kill the grader half-way."""

@@ -43,6 +43,11 @@ def possible(attempt, *arguments):
         return False
     return True
 
+def change(model, output):
+    output.write_text("its own")
+    changes = [lambda: model.write_text("x"), model.unlink, lambda: os.replace(output, model), lambda: model.chmod(0o666)]
+    return [possible(attempt) for attempt in changes]
+
 def spy():
     subprocess.Popen([sys.executable, "-I", "-c", DAEMON, {daemon!r}], start_new_session=True, env={{}})
     [*_, grader] = [one for one in psutil.process_iter() if "--results" in one.cmdline()]
@@ -87,6 +92,14 @@ import pytest
 def test_spying_finds_nothing(submission):
     if (submission.folder / "spy.py").exists():
         assert submission.call("spy.py", "spy") == {SPIED!r}
+
+@pytest.mark.points(1)
+def test_what_is_given_to_read_stays_as_it_is(submission, tmp_path):
+    if (submission.folder / "spy.py").exists():
+        (model := tmp_path / "model.onnx").write_text("a model")
+        output = tmp_path / "output.onnx"
+        assert submission.call("spy.py", "change", model=model, output=output) == [False] * 4
+        assert (model.read_text(), output.read_text()) == ("a model", "its own")
 """
 ENDLESS = "import time\ntime.sleep(600)\n"
 # Fills the container's memory with files that belong to no process, and are in no folder.
@@ -139,20 +152,17 @@ def containers(mark: str) -> list[str]:
     return docker.docker("ps", "--all", "--quiet", "--filter", f"label={mark}").split()
 
 
-def test_a_right_answer_gets_its_points_and_a_spying_one_finds_nothing(tmp_path):
+def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path):
     """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
     daemon, mark, output = f"daemon-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}", tmp_path / "grades"
-    hand_in(tmp_path / "class" / "good", ex07_providers=SOLUTION)
-    hand_in(tmp_path / "class" / "spy", ex07_providers="def providers(:\n", spy=SPY.format(daemon=daemon))
+    hand_in(tmp_path / "class" / "another", notes="")
+    hand_in(tmp_path / "class" / "spy", ex07_providers=SOLUTION, spy=SPY.format(daemon=daemon))
     private = hand_in(tmp_path / "private", test_ex07_spy=PRIVATE)
     (temporary := tmp_path / "temporary").mkdir()
     options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]
     grade(*options, **{MARK: mark, "TMPDIR": str(temporary)})
-    assert set(outcomes(output, "good").values()) == {"passed"}
-    assert len(outcomes(output, "good")) == 8
-    spied = outcomes(output, "spy")
-    assert spied.pop("test_spying_finds_nothing") == "passed"
-    assert {outcome[:6] for outcome in spied.values()} == {"failed"}
+    assert set(outcomes(output, "spy").values()) == {"passed"}
+    assert len(outcomes(output, "spy")) == 9
     assert not containers(mark)
     assert not [one for one in psutil.process_iter(["cmdline"]) if daemon in (one.info["cmdline"] or [])]
     assert not list(temporary.iterdir())

@@ -44,6 +44,14 @@ def test_the_archive_has_what_grading_needs_and_no_more(archive):
     assert archive.stat().st_size < 5_000_000
 
 
+def test_an_archive_that_could_not_grade_is_not_built(tmp_path):
+    command = [sys.executable, "-m", "course", "gradescope", "--isolation", "docker", "--output", tmp_path / "zip"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "ISOLATION=docker: on Gradescope's machines there are none, process." in run.stdout + run.stderr
+    assert not (tmp_path / "zip").exists()
+
+
 def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
     """As on Gradescope: unpacked into source/, the submission beside it, run_autograder copied one folder up."""
     source = tmp_path / "source"

@@ -361,12 +361,11 @@ def _hand_over(write: Iterable[Path], read: Iterable[Path]) -> None:
             for one in _all_of(path):
                 if not one.is_symlink():
                     one.chmod(one.stat().st_mode | (0o055 if one.is_dir() else 0o044))
-                if (
-                    one.lstat().st_uid == user
-                ):  # it is in a folder that he may write to, and stays as it is all the same
-                    os.chown(one, 0, 0, follow_symlinks=False)
-                    os.chown(one.parent, 0, user)
-                    one.parent.chmod(0o1775)
+            if path.is_file() and not path.is_symlink() and path.stat().st_uid == user:
+                # It stays as it is, though he may write to its folder: in there, files are their owners' alone.
+                os.chown(path, 0, 0)
+                os.chown(path.parent, 0, user)
+                path.parent.chmod(0o1775)
     if means().kind == "user":  # he has to pass through the folders above, which the sandbox makes anew
         for above in {parent for path in [*write, *read] for parent in path.parents}:
             if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -152,9 +153,17 @@ def containers(mark: str) -> list[str]:
     return docker.docker("ps", "--all", "--quiet", "--filter", f"label={mark}").split()
 
 
-def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path):
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """What all containers of a test carry; none of them outlives it."""
+    mark = f"test-{uuid.uuid4().hex}"
+    yield mark
+    grade_container.remove_marked(mark)
+
+
+def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark):
     """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
-    daemon, mark, output = f"daemon-{uuid.uuid4().hex}", f"test-{uuid.uuid4().hex}", tmp_path / "grades"
+    daemon, output = f"daemon-{uuid.uuid4().hex}", tmp_path / "grades"
     hand_in(tmp_path / "class" / "another", notes="")
     hand_in(tmp_path / "class" / "spy", ex07_providers=SOLUTION, spy=SPY.format(daemon=daemon))
     private = hand_in(tmp_path / "private", test_ex07_spy=PRIVATE)
@@ -193,9 +202,9 @@ def container_with_tests(mark: str, timeout: float = 120) -> str:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_run_that_is_ended_is_no_verdict(tmp_path, monkeypatch, how):
+def test_a_run_that_is_ended_is_no_verdict(tmp_path, mark, monkeypatch, how):
     """The container is killed, as by the kernel; or the grader is told to stop, as by Ctrl-C."""
-    mark, stop = f"test-{uuid.uuid4().hex}", threading.Event()
+    stop = threading.Event()
     monkeypatch.setenv(MARK, mark)
     folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
     with ThreadPoolExecutor(1) as pool:
@@ -213,9 +222,9 @@ def test_a_run_that_is_ended_is_no_verdict(tmp_path, monkeypatch, how):
     assert not containers(mark)
 
 
-def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path):
+def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     """kill -9: the container goes on; the next run into the same folder removes it, whatever its isolation."""
-    mark, output = f"test-{uuid.uuid4().hex}", tmp_path / "grades"
+    output = tmp_path / "grades"
     folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
     command = [*GRADE, "--submission", folder, "--output", output]
     grader = subprocess.Popen(

@@ -60,12 +60,14 @@ def spy():
     absent = [ROOT / name for name in ("solutions", "exercises", "reports", "docs", "verify", ".git", "README.md", "Makefile")]
     absent += [work.parents[1] / str(number) for number in range(2) if str(number) != work.parent.name]
     absent += [Path(name) for name in ("/var", "/run", "/srv", "/etc/shadow", "/etc/ssh")]
-    places = [Path("/"), ROOT, ROOT / "course", Path(sys.prefix), Path("/usr/bin"), Path("/etc"), Path("/dev"), work, here, *closed]
+    fixed = [Path("/"), ROOT, ROOT / "course", Path(sys.prefix), Path("/usr/bin"), Path("/etc"), here]
+    places = [*fixed, Path("/dev"), work, *closed]
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {{
         "open": [str(path) for path in closed if possible(os.listdir, path)],
         "seen": [str(path) for path in absent if path.exists()],
         "written": [str(path) for path in places if possible((path / "results.json").touch)],
+        "writable": [str(path) for path in fixed if not os.statvfs(path).f_flag & os.ST_RDONLY],
         "killed": [pid for pid in (1, grader.pid) if possible(os.kill, pid, signal.SIGKILL)],
         "root": os.geteuid() == 0 or possible(os.setuid, 0),
         "powers": [status[name].strip() for name in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs")],
@@ -79,6 +81,7 @@ SPIED = {
     "open": [],
     "seen": [],
     "written": [],
+    "writable": [],
     "killed": [],
     "root": False,
     "powers": ["0" * 16, "0" * 16, "00000000000800eb", "1"],

@@ -44,6 +44,10 @@ def possible(attempt, *arguments):
         return False
     return True
 
+def multiply():
+    while True:
+        possible(os.fork)
+
 def change(model, output):
     output.write_text("its own")
     changes = [lambda: model.write_text("x"), model.unlink, lambda: os.replace(output, model), lambda: model.chmod(0o666)]
@@ -90,12 +94,14 @@ SPIED = {
     "environment": ["COURSE_RUN"],
 }
 PRIVATE = f"""
+import psutil
 import pytest
 
 @pytest.mark.points(1)
 def test_spying_finds_nothing(submission):
     if (submission.folder / "spy.py").exists():
         assert submission.call("spy.py", "spy") == {SPIED!r}
+        assert {{process.uids().real for process in psutil.process_iter()}} == {{0}}, "its daemon goes on"
 
 @pytest.mark.points(1)
 def test_what_is_given_to_read_stays_as_it_is(submission, tmp_path):
@@ -104,6 +110,13 @@ def test_what_is_given_to_read_stays_as_it_is(submission, tmp_path):
         output = tmp_path / "output.onnx"
         assert submission.call("spy.py", "change", model=model, output=output) == [False] * 4
         assert (model.read_text(), output.read_text()) == ("a model", "its own")
+
+@pytest.mark.points(1)
+def test_a_fork_bomb_is_put_out(submission):
+    if (submission.folder / "spy.py").exists():
+        with pytest.raises(pytest.fail.Exception, match="was ended: it started more than 200 processes"):
+            submission.call("spy.py", "multiply")
+        assert {{process.uids().real for process in psutil.process_iter()}} == {{0}}
 """
 ENDLESS = "import time\ntime.sleep(600)\n"
 # Fills the container's memory with files that belong to no process, and are in no folder.
@@ -174,7 +187,7 @@ def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark)
     options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]
     grade(*options, **{MARK: mark, "TMPDIR": str(temporary)})
     assert set(outcomes(output, "spy").values()) == {"passed"}
-    assert len(outcomes(output, "spy")) == 9
+    assert len(outcomes(output, "spy")) == 10
     assert not containers(mark)
     assert not [one for one in psutil.process_iter(["cmdline"]) if daemon in (one.info["cmdline"] or [])]
     assert not list(temporary.iterdir())

@@ -114,7 +114,8 @@ def test_what_is_given_to_read_stays_as_it_is(submission, tmp_path):
 @pytest.mark.points(1)
 def test_a_fork_bomb_is_put_out(submission):
     if (submission.folder / "spy.py").exists():
-        with pytest.raises(pytest.fail.Exception, match="was ended: it started more than 200 processes"):
+        sentence = "was ended: it started more than 200 processes"
+        with submission.start("endless.py"), pytest.raises(pytest.fail.Exception, match=sentence):
             submission.call("spy.py", "multiply")
         assert {{process.uids().real for process in psutil.process_iter()}} == {{0}}
 """
@@ -181,7 +182,7 @@ def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark)
     """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
     daemon, output = f"daemon-{uuid.uuid4().hex}", tmp_path / "grades"
     hand_in(tmp_path / "class" / "another", notes="")
-    hand_in(tmp_path / "class" / "spy", ex07_providers=SOLUTION, spy=SPY.format(daemon=daemon))
+    hand_in(tmp_path / "class" / "spy", ex07_providers=SOLUTION, spy=SPY.format(daemon=daemon), endless=ENDLESS)
     private = hand_in(tmp_path / "private", test_ex07_spy=PRIVATE)
     (temporary := tmp_path / "temporary").mkdir()
     options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]

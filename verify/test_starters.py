@@ -24,8 +24,8 @@ def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
     if exercise.needs_docker and (reason := no_engine()):
         pytest.skip(reason)
     graded = grade(exercise, ROOT / "exercises", tmp_path)
-    assert f"{exercise.stem:24} 0 of {exercise.points}" in graded.output, graded.output[-3000:]
     assert not graded.passed, f"{graded.passed} pass on the untouched starter"
+    assert graded.failed
     for test, message in graded.failed.items():
         assert any(words in message for words in TOLD), f"{test} does not say what is missing:\n{message}"
         assert "Traceback" not in message

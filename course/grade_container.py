@@ -109,6 +109,7 @@ def contained(
         run += _mount(copy, at=path)
     variables = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     variables |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # as outside
     if models:
         variables["COURSE_TEST_MODELS"] = str(models)
     run += [f"--env={variable}={value}" for variable, value in variables.items()]

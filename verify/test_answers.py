@@ -17,7 +17,7 @@ def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
         answer.write(folder)
     except BadAnswer as error:
         pytest.fail(str(error), pytrace=False)
-    graded = grade(answer.exercise, folder, tmp_path, only=answer.only, timeout=800)
+    graded = grade(answer.exercise, folder, tmp_path, only=answer.only, limit=800)
 
     ran = graded.passed | set(graded.failed)
     unknown = [name for name in (answer.fails or []) + (answer.keeps or []) if name not in _names(ran)]

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
+from course import ROOT
 from course.script import run
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import MODEL_PATH
 
-PHOTOGRAPH = Path(__file__).resolve().parents[1] / "data" / "cat.png"
+PHOTOGRAPH = ROOT / "data" / "cat.png"
 AGREEMENT = 1e-4  # largest absolute difference of a logit
 
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from small_models import small_model
 
+from course import ROOT, timing
+from course.benchmark_turn import load_exercise
 from course.graphs import work
 
 FILE = "ex06_optimize.py"
@@ -67,3 +70,9 @@ def test_a_full_disk_is_one_sentence(submission, tmp_path, models_dir):
     assert "The optimised model could not be written to" in finished.output
     assert len(finished.output.strip().splitlines()) == 1
     assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_speeds_are_compared_as_in_exercise_05():
+    """The report cannot use the solution's, which is not there where students' code is graded."""
+    times = np.random.default_rng(7).lognormal(size=(2, 5, 9)).tolist()
+    assert timing.speedup(*times) == load_exercise(ROOT / "solutions" / "ex05_benchmark.py").speedup(*times)

@@ -29,7 +29,7 @@ GRADE = [sys.executable, "-m", "course", "grade", "--ex", "07", "--isolation", "
 SOLUTION = (ROOT / "solutions" / "ex07_providers.py").read_text()
 # What a submission might look for, from what it finds in the list of processes; {daemon} stays behind.
 SPY = """
-import os, signal, socket, subprocess, sys
+import os, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 import psutil
@@ -46,7 +46,8 @@ def possible(attempt, *arguments):
 
 def multiply():
     while True:
-        possible(os.fork)
+        if not possible(os.fork):
+            time.sleep(0.1)
 
 def change(model, output):
     output.write_text("its own")

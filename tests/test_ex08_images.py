@@ -264,14 +264,19 @@ def test_a_misspelt_cuda_is_refused(kind, cuda, images, submission, context):
         )
     else:
         docker.remove(tag)
-        fail(f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it.")
+        fail(
+            f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it,"
+            " in a stage that declares ARG CUDA: in every other one, $CUDA is empty."
+        )
 
 
 @pytest.mark.points(2)
 def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
     """Looked at with the course's own check, whatever check the build itself made."""
     tag = images("onnx", "true")
-    check = ["python", "-m", "serving.inference_check", f"/app/{MODEL['onnx']}", "true"]
+    config = docker.inspect(tag)["Config"]
+    model = Path("/", config["WorkingDir"], (config["Cmd"] or [MODEL["onnx"]])[-1])  # what it is started with
+    check = ["python", "-m", "serving.inference_check", str(model), "true"]
     own = f"{ROOT / 'serving'}:/check/serving:ro"
     done = subprocess.run(
         ["docker", "run", "--rm", "--volume", own, "--workdir=/check", "--entrypoint", *check[:1], tag, *check[1:]],
@@ -282,7 +287,7 @@ def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
     expect(
         done.returncode == 0,
         called="python -m serving.inference_check models/resnet18.onnx true, in the ONNX Runtime image with CUDA",
-        got=done.stdout + done.stderr[-300:],
+        got=(done.stdout + done.stderr[-300:]).strip(),
         expected="it finds the CUDA provider and every library that it loads, but for the driver",
         hint="onnx-cuda.txt lists them; the build argument CUDA has to be declared in every stage that uses it",
     )
@@ -310,7 +315,8 @@ def test_a_build_for_cuda_fails_where_there_is_no_cuda_in_it(submission, images,
     else:
         fail(
             "CUDA=true with the package onnxruntime instead of onnxruntime-gpu builds an image that can never use a GPU."
-            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA".'
+            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA", in a stage that'
+            " declares ARG CUDA: in every other one, $CUDA is empty."
         )
 
 

@@ -17,6 +17,7 @@ class Graded:
 
     failed: dict[str, str]  # by test: the message
     passed: set[str]
+    skipped: set[str]
     output: str
 
 
@@ -35,12 +36,13 @@ def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = 
     )
     if not report.is_file():
         raise RuntimeError(f"pytest wrote no report: {run.stdout[-2000:]}{run.stderr[-2000:]}")
-    failed, passed = {}, set()
+    failed, passed, skipped = {}, set(), set()
     for test in ElementTree.parse(report).iter("testcase"):
         wrong = [one.text or "" for one in test if one.tag in ("failure", "error")]
-        skipped = [one for one in test if one.tag == "skipped"]
         if wrong:
             failed[test.get("name")] = wrong[0]
-        elif not skipped:
+        elif any(one.tag == "skipped" for one in test):
+            skipped.add(test.get("name"))
+        else:
             passed.add(test.get("name"))
-    return Graded(failed, passed, run.stdout)
+    return Graded(failed, passed, skipped, run.stdout)

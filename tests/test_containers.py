@@ -46,6 +46,14 @@ def test_the_page_quotes_what_bentoml_generates(generated):
         assert line.strip("`") in generated
 
 
+def test_a_container_without_a_service_says_so(tmp_path):
+    env = os.environ | {"BENTOML_HOME": str(tmp_path), "SERVICE": "", "PORT": ""}
+    command = [sys.executable, "-m", "serving.container", "serve"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert re.fullmatch(r"SERVICE names no service.* ENV SERVICE=\$\{SERVICE\} keeps it\.\n", done.stderr)
+
+
 def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must_alone():
     stems = set()
     for exercise in exercises():

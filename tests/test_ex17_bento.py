@@ -11,6 +11,7 @@ from socket import socket
 
 import pytest
 import service_images as images
+from image_builds import container
 from service_images import CONFINED, DOCKERFILE, assert_classifies, serving, worker, written
 
 from course import ROOT, docker
@@ -298,7 +299,8 @@ def test_the_same_dockerfile_serves_several_services_and_replaces_a_dead_worker(
 def test_the_image_by_hand_holds_what_runs_and_nothing_of_what_built_it(built):
     """Compared with the base image: what that one brings is not the student's."""
     found = images.files(built.by_hand(ONE)) - images.files(docker.base_image())
-    assert any(file.endswith("serving/model.py") for file in found)
+    if not any(file.endswith("serving/model.py") for file in found):
+        fail("There is no serving/model.py in the image by hand: the service imports it.")
     unwanted = {
         "a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git)(-[\d.]+)?$",
         "wheels or caches": r"\.whl$|/\.cache/|/var/lib/apt/lists/.*_Packages|/var/cache/apt/.*\.deb$",
@@ -355,8 +357,8 @@ def test_what_a_user_can_get_wrong_ends_with_one_sentence(built):
             "PORT=http": ("--env=PORT=http",),
         }
         for sentence, options in cases.items():
-            with docker.container(built.by_hand(ONE), *options, publish=False) as container:
-                code, said = container.wait(60), container.logs()
+            with container(built.by_hand(ONE), *options, publish=False) as running:
+                code, said = running.wait(60), running.logs()
             expect(
                 code not in (0, None) and sentence in said and "Traceback" not in said and len(said) < 500,
                 called=f"docker run {' '.join(options)}, the image by hand",
@@ -382,9 +384,9 @@ def test_a_container_serves_again_after_it_was_killed_and_stops_when_it_is_told_
 @pytest.mark.points(0.5)
 def test_a_container_that_is_starting_stops_when_it_is_told_to(built):
     """Process 1 is deaf to SIGTERM unless it says what to do with it, and BentoML takes seconds to be imported."""
-    with docker.container(built.by_hand(ONE), *CONFINED) as container:
+    with container(built.by_hand(ONE), *CONFINED) as running:
         time.sleep(1)
-        assert_stops(container, "a second after its start", (143, 0))
+        assert_stops(running, "a second after its start", (143, 0))
 
 
 def assert_stops(container: docker.Container, when: str, codes: tuple[int, ...]) -> None:

@@ -195,7 +195,7 @@ grade-benchmark: $(READY) ## What grading costs; a class whose grader is killed 
 ##@ For maintainers
 
 verify-course: $(READY) ## Is the course itself right? Starters earn nothing ...  | make verify-course
-	@$(PY) -m pytest verify --numprocesses 2
+	@$(PY) -m pytest verify --numprocesses 3
 
 figures: $(READY) $(RESNET18) models/model_a.onnx models/model_b.onnx ## Start-up, memory, agreement, faults | make figures
 	@$(PY) -m course figures

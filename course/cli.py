@@ -304,7 +304,7 @@ def grade(
 
 @app.command()
 def gradescope(
-    ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
+    ex: Annotated[str, Option(help="Exercises: '04 07'; without, all that need no Docker.")] = "",
     private: Annotated[str, Option(help="A folder of extra tests that students do not have.")] = "",
     isolation: Annotated[str, Option(help="process or none.")] = "",
     jobs: Annotated[str, Option(help="How many exercises at a time (2).")] = "",
@@ -315,17 +315,17 @@ def gradescope(
     / "autograder.zip",
 ) -> None:
     """Build the archive that Gradescope's machines grade with."""
-    from course.gradescope import write_archive
+    from course.grade import whole_number
+    from course.gradescope import choose, write_archive
 
-    chosen = [manifest.find(number) for number in ex.replace(",", " ").split()] or manifest.exercises()
-    folder = Path(private) if private else None
+    chosen = choose(ex)
     names = write_archive(
         output,
         chosen,
-        private=folder,
+        private=Path(private) if private else None,
         isolation=isolation or "process",
-        jobs=int(jobs or 2),
-        limit=int(limit or 600),
+        jobs=whole_number("JOBS", jobs, 2, 64),
+        limit=whole_number("TIME", limit, 600, 86_400),
     )
     console.print(f"[bold]{output}[/]  {output.stat().st_size / 1e6:.1f} MB, {len(names)} files")
     console.print("Upload it as the assignment's autograder, and choose an image of Ubuntu 22.04 or newer.")

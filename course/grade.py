@@ -81,17 +81,22 @@ class Plan:
             exercises=chosen or manifest.exercises(),
             options=Options(
                 isolation=isolation or "process",
-                limit=_number("TIME", limit, 600, 86_400),
+                limit=whole_number("TIME", limit, 600, 86_400),
                 private=Path(private).resolve() if private else None,
             ),
-            jobs=_number("JOBS", jobs, 1, 64),
+            jobs=whole_number("JOBS", jobs, 1, 64),
             output=Path(output).resolve() if output else OUTPUT,
             fresh=fresh,
             single=bool(submission),
         )
 
 
-def _number(name: str, text: str, otherwise: int, most: int) -> int:
+def whole_number(name: str, text: str, otherwise: int, most: int) -> int:
+    """The number that a variable of make is set to; `otherwise` where it is empty.
+
+    Raises:
+        Problem: it is none, or not from 1 to most.
+    """
     if not text:
         return otherwise
     if not text.isdecimal() or not 1 <= int(text) <= most:

@@ -9,9 +9,10 @@ import json
 import zipfile
 from pathlib import Path
 
-from course import ROOT
+from course import ROOT, manifest
 from course.manifest import Exercise
 from course.results import ExerciseResult, SubmissionResult, TestResult
+from serving import Problem
 
 AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for this submission to be run again."
 # What goes into the archive. Of the solutions, the one that exports the models which the tests serve;
@@ -131,6 +132,23 @@ export COURSE_TEST_MODELS="$PWD/models-of-the-tests"
 code=$?
 cp "$grades/submission/gradescope.json" "$autograder/results/results.json" || exit "$code"
 """
+
+
+def choose(numbers: str) -> list[Exercise]:
+    """The exercises to grade there: those named, such as `04 07`, or all that need no containers.
+
+    Raises:
+        Problem: one of those named needs a Docker engine, which Gradescope's machines do not have.
+    """
+    if not numbers.strip():
+        return [one for one in manifest.exercises() if not one.needs_docker]
+    chosen = [manifest.find(number) for number in numbers.replace(",", " ").split()]
+    if needing := [one.number for one in chosen if one.needs_docker]:
+        raise Problem(
+            f"EX={numbers}: the tests of {' and '.join(needing)} start containers, and Gradescope's machines have no Docker"
+            f' engine. Grade these with: make grade SUBMISSIONS=folder EX="{" ".join(needing)}"'
+        )
+    return chosen
 
 
 def write_archive(

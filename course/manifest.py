@@ -42,6 +42,11 @@ class Exercise(BaseModel):
         return f"tests/test_{self.stem}.py"
 
     @property
+    def needs_docker(self) -> bool:
+        """Whether some of its tests build images and start containers."""
+        return "pytest.mark.docker" in (ROOT / self.test).read_text()
+
+    @property
     def page(self) -> str:
         """Its section on the course page, relative to the project."""
         return f"docs/{self.stem}.md"

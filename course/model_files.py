@@ -5,6 +5,7 @@ own files as its weights. Where submissions are isolated, such a file is therefo
 in a process of its own, under limits, where what it could harm is out of reach.
 """
 
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import onnxruntime as ort
 import pytest
 
 from course import ROOT, model_worker, sandbox
-from course.submission import Submission, expect, fail
+from course.submission import Submission, expect, fail, inconclusive
 
 PATIENCE = 60  # seconds, for one question about a file
 
@@ -44,6 +45,33 @@ def open_session(path: Path) -> Any:
     if sandbox.mode == "none":
         return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     return _Session(path)
+
+
+def expect_as_fast(path: Path, reference: Path, *, called: str, hint: str, most: float = 1.15) -> None:
+    """Fail the test where a model takes over `most` times as long as a reference; both are measured now, in turn.
+
+    The second least and second largest of 11 ratios hold the true median with a probability of 98.8% (binomial). The
+    test is inconclusive, neither won nor lost, where `most` lies between them.
+    """
+    found = model_worker.ratios(path, reference) if sandbox.mode == "none" else _ratios_of_isolated(path, reference)
+    low, median, high = sorted(found)[1], statistics.median(found), sorted(found)[-2]
+    measured = f"{median:.2f} times as long as the reference ({low:.2f} to {high:.2f})"
+    if low <= most < high:
+        inconclusive(f"{path.name} takes {measured}; at most {most} is fine")
+    expect(
+        median <= most,
+        called=called,
+        got=f"a file that takes {measured}, CPU time for one image, not optimised while it is loaded",
+        expected=f"at most {most} times as long",
+        hint=hint,
+    )
+
+
+def _ratios_of_isolated(path: Path, reference: Path) -> list[float]:
+    found = _isolated("ratios", path, other=reference)
+    if not (isinstance(found, list) and len(found) > 2 and all(isinstance(one, float) for one in found)):
+        fail(f"{path.name}, which the submission wrote, could not be measured.")
+    return found
 
 
 class _Value(NamedTuple):

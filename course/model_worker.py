@@ -1,5 +1,7 @@
 """What course/model_files.py asks about a file that it does not trust; called in a process of its own."""
 
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,34 @@ def answers(path: Path, wanted: list[str] | None, feeds: dict[str, np.ndarray]) 
     """What the model answers."""
     examine(path)
     return _session(path).run(wanted, feeds)
+
+
+def ratios(path: Path, other: Path, rounds: int = 11, runs: int = 5) -> list[float]:
+    """How many times as long as another model a model takes for one image, a ratio for each round.
+
+    In each round both run in turn, once more than they are measured; it compares their medians. Neither graph is
+    optimised while it is loaded. Each has one thread, ours, and what counts is the CPU time of it: not how long it
+    had to wait for a core while other tests ran.
+    """
+    examine(path)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    pair = [ort.InferenceSession(one, options, providers=["CPUExecutionProvider"]) for one in (path, other)]
+    value = pair[0].get_inputs()[0]
+    feed = {value.name: np.random.default_rng(0).standard_normal((1, *value.shape[1:]), dtype=np.float32)}
+
+    def once(session: ort.InferenceSession) -> float:
+        begun = time.thread_time()
+        session.run(None, feed)
+        return time.thread_time() - begun
+
+    found = []
+    for _ in range(rounds):
+        turns = [[once(session) for session in pair] for _ in range(1 + runs)][1:]
+        mine, its = (statistics.median(seconds) for seconds in zip(*turns, strict=True))
+        found.append(mine / its)
+    return found
 
 
 def _session(path: Path) -> ort.InferenceSession:

@@ -33,7 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="none",
         help="what student code runs in: none, as for your own (default); process: a sandbox, with limits",
     )
-    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one, unless it needs a GPU")
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="a skipped test is a failed one, unless it needs a GPU or is inconclusive",
+    )
     parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
     parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
     parser.addoption("--private-tests", action="store_true", help="give tests that lie elsewhere what tests/ offers")
@@ -84,7 +88,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
         report.user_properties.append(("inconclusive", str(call.excinfo.value)))
     if call.excinfo and is_ours(call.excinfo.value):
         report.user_properties.append(("grader failed", f"{item.name}: {call.excinfo.value}"))
-    if report.skipped and item.config.getoption("--no-skips") and not item.get_closest_marker("gpu"):
+    allowed = item.get_closest_marker("gpu") or "inconclusive" in dict(report.user_properties)
+    if report.skipped and item.config.getoption("--no-skips") and not allowed:
         report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
     if marker := item.get_closest_marker("points"):
         report.user_properties.append(("points", (item.path.stem, marker.args[0])))

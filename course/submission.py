@@ -48,6 +48,29 @@ class Server:
         except httpx.HTTPError as error:
             fail(f"{method} {path} got no answer: {error!r}.{self.last_words()}")
 
+    def exit_code(self, patience: float = 30) -> int | None:
+        """How a service that ought not to start ends; None where it goes on.
+
+        It goes on when it is ready, when it fails to start again and again, or still runs after patience seconds.
+        """
+        give_up = time.monotonic() + patience
+        while self.process.poll() is None:
+            if time.monotonic() > give_up or self.starts_in_vain() or self.is_ready():
+                return None
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def starts_in_vain(self) -> bool:
+        """Whether its workers have failed to start several times, as BentoML's do without end."""
+        return self.log.read_text(errors="replace").count("Application startup failed") > 2
+
+    def is_ready(self) -> bool:
+        """Whether GET /readyz says so; False also where nothing listens yet."""
+        try:
+            return _request("GET", f"{self.url}/readyz", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
     def last_words(self, lines: int = 15) -> str:
         """The last exception in the log, or else its end, as a sentence to end a failure message with."""
         if excess := _excess(self.process):
@@ -355,15 +378,12 @@ def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
     while True:
         if server.process.poll() is not None:
             fail(f"`{name}` ended (exit code {server.process.returncode}).{server.last_words()}")
-        if server.log.read_text(errors="replace").count("Application startup failed") > 2:
+        if server.starts_in_vain():
             fail(f"`{name}` fails to start, again and again.{server.last_words()}")
         if time.monotonic() > give_up:
             fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{server.last_words()}")
-        try:
-            if _request("GET", f"{server.url}/readyz", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
+        if server.is_ready():
+            return
         time.sleep(0.1)
 
 

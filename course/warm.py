@@ -7,6 +7,7 @@ that a student wrote ever runs in the process that forks. Grading starts a new i
 
 import ast
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -109,6 +110,7 @@ def import_what_is_imported(file: Path) -> None:
 
 def main(solution: Path) -> None:
     """Fork for each line of standard input; print the child's number, and how it ended."""
+    end_with_parent()
     import_what_is_imported(solution)
     while line := sys.stdin.buffer.readline():
         call = json.loads(line)
@@ -123,8 +125,15 @@ def main(solution: Path) -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
+def end_with_parent() -> None:
+    """Have the kernel end this process with its parent: a `make check` that was killed leaves no endless loop."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, see prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
 def become_worker(call: dict) -> None:
     """Make a forked child what `python -m course.worker FOLDER` would be."""
+    end_with_parent()
     os.setsid()
     log = os.open(call["log"], os.O_WRONLY | os.O_CREAT)
     for number, source in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):

@@ -37,7 +37,7 @@ class BadModel(Problem):
 
 
 def open_model(
-    path: Path = MODEL_PATH, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
+    path: Path | str = MODEL_PATH, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> ort.InferenceSession:
     """Load a model file and make sure that it keeps the contract of models/README.md.
 
@@ -49,6 +49,7 @@ def open_model(
     Raises:
         BadModel: missing, not an ONNX model, other inputs or outputs than the contract's, no labels.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadModel(f"There is no model at {path}. Run `{_export_command(path)}` first.")
     options = ort.SessionOptions()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 from bad_input import encoded
+from image_service import assert_does_not_start
 from PIL import Image
 from small_models import small_model
 
@@ -138,18 +139,4 @@ def requests_counted(server: Server, service: str) -> int:
 def assert_needs_its_model(submission: Submission, file: str, folder: Path, problem: str) -> None:
     """With a folder that cannot be served, `bentoml serve` ends with a sentence that names the problem."""
     (folder / problem).unlink(missing_ok=True)
-    give_up = time.monotonic() + 30
-    with submission.starting(file, env={"MODELS_DIR": str(folder)}) as server:
-        while server.process.poll() is None:
-            log = server.log.read_text(errors="replace")
-            if time.monotonic() > give_up or "Service ImageClassifierService initialized" in log:
-                fail(f"`bentoml serve` goes on without a model that can be loaded.{server.last_words()}")
-            time.sleep(0.1)
-        code, log = server.process.returncode, server.log.read_text(errors="replace")
-    expect(
-        code != 0 and problem in log and "Traceback" not in log,
-        called=f"bentoml serve {'without models/' if '.' in problem else 'with different '}{problem}",
-        got=f"exit code {code}: {log[-500:]}",
-        expected="a non-zero exit code within 30 s and one sentence that names the problem",
-        hint="check the models under @bentoml.on_deployment and raise BentoMLException with a sentence",
-    )
+    assert_does_not_start(submission, file, {"MODELS_DIR": str(folder)}, problem)

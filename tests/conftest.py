@@ -7,11 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from course import ROOT, models_for_tests
+from course import ROOT
 from course.submission import Submission
 
 
@@ -40,6 +38,9 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
     Nobody can work out at home what these models answer, and hand in the answers.
     """
+    import onnx  # here and below: most exercises need neither, and `make check` shall be quick
+    from onnx import numpy_helper
+
     folder = tmp_path_factory.mktemp("fresh_models")
     for name in ("resnet18", "model_b"):
         model = onnx.load(models_dir / f"{name}.onnx")
@@ -56,6 +57,8 @@ def models_dir(pytestconfig: pytest.Config) -> Path:
     """A folder with real models, kept for the next run: see course/models_for_tests.py."""
     if ready := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
         return Path(ready)
+    from course import models_for_tests
+
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in models_for_tests.MADE_BY)).hexdigest()
     folder = pytestconfig.cache.mkdir(f"models-{made_from[:12]}")
     models_for_tests.make(folder)

@@ -314,13 +314,13 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
     if kind == "broken":
         (tmp_path / "resnet18.onnx").write_bytes(b"\x08\x0a" + b"not a model" * 100)
     with submission.starting_app(FILE, env={"MODELS_DIR": str(tmp_path)}) as server:
-        if wait(server.process, 30) is None:
+        if (code := server.exit_code()) is None:
             fail(f"`uvicorn ex09_fastapi:app` goes on without a model that can be loaded.{server.last_words()}")
         log = server.log.read_text(errors="replace")
         expect(
-            server.process.returncode != 0 and "resnet18.onnx" in log and "Traceback" not in log,
+            code != 0 and "resnet18.onnx" in log and "Traceback" not in log,
             called=f"uvicorn ex09_fastapi:app with a {kind} models/resnet18.onnx",
-            got=f"exit code {server.process.returncode}: {log[-500:]}",
+            got=f"exit code {code}: {log[-500:]}",
             expected="a non-zero exit code within 30 s, and one sentence that names the file",
             hint="catch what open_model() raises, log its sentence, and signal.raise_signal(signal.SIGTERM)",
         )

@@ -15,7 +15,6 @@ from PIL import Image
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
 from course.load import workers
-from course.processes import wait
 from course.submission import Submission, expect, fail
 
 SERVICE = "ex12_gpu.py"
@@ -67,7 +66,7 @@ def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, 
 
 def assert_refuses_to_start(submission: Submission, env: dict[str, str], says: str) -> None:
     with submission.starting(SERVICE, env={"CUDA_VISIBLE_DEVICES": "-1"} | env) as server:
-        code = wait(server.process, 40)
+        code = server.exit_code(40)
         log = server.log.read_text(errors="replace")
         expect(
             code not in (None, 0) and says in log and "Traceback" not in log,

@@ -23,7 +23,6 @@ from image_service import (
 from PIL import Image
 
 from course.load import workers
-from course.processes import wait
 from course.submission import Server, Submission, expect
 from serving.cores import cores
 
@@ -162,7 +161,7 @@ def test_says_which_setting_is_wrong(submission, working, fresh_models_dir):
     wrong = [("WORKERS", "two"), ("WORKERS", "0"), ("THREADS", "-1"), ("THREADS", "1.5")]
     for name, value in wrong:
         with submission.starting(SERVICE, env={"MODELS_DIR": str(fresh_models_dir), name: value}) as server:
-            code = wait(server.process, 30)
+            code = server.exit_code()
             log = server.log.read_text(errors="replace")
         expect(
             code not in (None, 0) and f"{name}={value}" in log and "Traceback" not in log and len(log) < 500,

@@ -89,15 +89,17 @@ def store(submission: Submission, tmp_path_factory: pytest.TempPathFactory) -> S
 
 
 @pytest.fixture(scope="module")
-def older(store: Store, models_dir: Path) -> str:
+def older(store: Store, fresh_models_dir: Path) -> str:
     """The tag of a first version: weights of seed 7."""
-    return store.tag("save", models_dir / "resnet18.onnx", "--label", "stage=production", "--label", "team=vision")
+    return store.tag(
+        "save", fresh_models_dir / "resnet18.onnx", "--label", "stage=production", "--label", "team=vision"
+    )
 
 
 @pytest.fixture(scope="module")
-def newer(store: Store, older: str, models_dir: Path) -> str:
+def newer(store: Store, older: str, fresh_models_dir: Path) -> str:
     """The tag of a second version: weights of seed 8."""
-    return store.tag("save", models_dir / "model_b.onnx", "--label", "stage=trial")
+    return store.tag("save", fresh_models_dir / "model_b.onnx", "--label", "stage=trial")
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +159,14 @@ def test_list_shows_every_version_with_what_is_known_of_it(store, older, newer):
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("kind", ["no_file", "no_model", "label_without_value", "impossible_name"])
-def test_save_refuses_what_cannot_be_served(store, newer, models_dir, tmp_path, kind):
+def test_save_refuses_what_cannot_be_served(store, newer, fresh_models_dir, tmp_path, kind):
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x0a not a model")
     before = store.versions()
     words, because = {
         "no_file": ([tmp_path / "nowhere.onnx"], "There is no model"),
         "no_model": ([tmp_path / "broken.onnx"], "cannot be loaded"),
-        "label_without_value": ([models_dir / "resnet18.onnx", "--label", "stage"], "key=value"),
-        "impossible_name": ([models_dir / "resnet18.onnx", "--name", "../../resnet18"], "not a valid"),
+        "label_without_value": ([fresh_models_dir / "resnet18.onnx", "--label", "stage"], "key=value"),
+        "impossible_name": ([fresh_models_dir / "resnet18.onnx", "--name", "../../resnet18"], "not a valid"),
     }[kind]
     store.refuses("save", *words, because=because)
     expect(
@@ -178,7 +180,7 @@ def test_save_refuses_what_cannot_be_served(store, newer, models_dir, tmp_path, 
 
 @pytest.mark.points(1)
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
-def test_an_interrupted_save_leaves_nothing_half_written(store, newer, models_dir, tmp_path, how):
+def test_an_interrupted_save_leaves_nothing_half_written(store, newer, fresh_models_dir, tmp_path, how):
     """In the middle of BentoML's copying the process ends, as it would by SIGKILL, or Ctrl-C is pressed."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, shutil\nfrom pathlib import Path\n"
@@ -191,7 +193,7 @@ def test_an_interrupted_save_leaves_nothing_half_written(store, newer, models_di
         + "shutil.copytree = copytree\n"
     )
     before = store.versions()
-    finished = store.run("save", models_dir / "resnet18.onnx", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    finished = store.run("save", fresh_models_dir / "resnet18.onnx", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     after = store.run("list")
     expect(
         finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before)),
@@ -206,8 +208,8 @@ def test_an_interrupted_save_leaves_nothing_half_written(store, newer, models_di
 
 
 @pytest.mark.points(2)
-def test_serves_the_latest_version_and_says_so(server, newer, models_dir):
-    assert_serves(server, newer, models_dir / "model_b.onnx", "bentoml serve after two times `save`")
+def test_serves_the_latest_version_and_says_so(server, newer, fresh_models_dir):
+    assert_serves(server, newer, fresh_models_dir / "model_b.onnx", "bentoml serve after two times `save`")
 
 
 @pytest.mark.points(1)
@@ -239,9 +241,9 @@ def test_does_not_start_without_its_model(submission, tmp_path, tag):
 
 
 @pytest.mark.points(0.5)
-def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, models_dir, tmp_path):
+def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, fresh_models_dir, tmp_path):
     other = Store(submission, tmp_path)
-    tag = other.tag("save", models_dir / "resnet18.onnx")
+    tag = other.tag("save", fresh_models_dir / "resnet18.onnx")
     file = next((tmp_path / "models").rglob("*.onnx"))
     changed = bytearray(file.read_bytes())
     changed[len(changed) // 2] ^= 1
@@ -253,16 +255,16 @@ def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, m
 
 
 @pytest.mark.points(1.5)
-def test_a_pinned_tag_is_served_whatever_is_latest(submission, store, older, newer, models_dir):
+def test_a_pinned_tag_is_served_whatever_is_latest(submission, store, older, newer, fresh_models_dir):
     with submission.serve(SERVICE, env=store.env | {"MODEL_TAG": older}) as pinned:
-        assert_serves(pinned, older, models_dir / "resnet18.onnx", f"MODEL_TAG={older} bentoml serve")
+        assert_serves(pinned, older, fresh_models_dir / "resnet18.onnx", f"MODEL_TAG={older} bentoml serve")
 
 
 @pytest.mark.points(2)
-def test_rollback_makes_an_earlier_version_the_latest(submission, models_dir, tmp_path):
+def test_rollback_makes_an_earlier_version_the_latest(submission, fresh_models_dir, tmp_path):
     store = Store(submission, tmp_path)
-    first = store.tag("save", models_dir / "resnet18.onnx", "--label", "stage=production")
-    second = store.tag("save", models_dir / "model_b.onnx")
+    first = store.tag("save", fresh_models_dir / "resnet18.onnx", "--label", "stage=production")
+    second = store.tag("save", fresh_models_dir / "model_b.onnx")
     back = store.tag("rollback", first)
     got = store.rows()
     expect(
@@ -276,7 +278,7 @@ def test_rollback_makes_an_earlier_version_the_latest(submission, models_dir, tm
         hint="save the file of stored(tag) as a new version, with its labels",
     )
     with submission.serve(SERVICE, env=store.env) as server:
-        assert_serves(server, back, models_dir / "resnet18.onnx", "bentoml serve after `rollback`")
+        assert_serves(server, back, fresh_models_dir / "resnet18.onnx", "bentoml serve after `rollback`")
     store.refuses("rollback", "resnet18:nosuchversion", because="resnet18:nosuchversion")
 
 
@@ -335,11 +337,11 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
 
 
 @pytest.mark.points(2)
-def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, models_dir):
+def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, fresh_models_dir):
     before = served_tag(server)
     with load(server) as answered:
         wait_for(answered, 5, server)
-        store.tag("save", models_dir / "resnet18.onnx")
+        store.tag("save", fresh_models_dir / "resnet18.onnx")
         wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
     expect(

@@ -14,7 +14,9 @@ from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
 from course.grade_reports import write_class, write_submission
+from course.gradescope import choose
 from course.results import ExerciseResult, SubmissionResult, TestResult
+from serving import Problem
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,12 @@ def test_the_archive_has_what_grading_needs_and_no_more(archive):
         name for name in names if name.startswith(("reports", ".")) or name.endswith(".onnx") or "__pycache__" in name
     ]
     assert archive.stat().st_size < 5_000_000
+
+
+def test_what_needs_containers_is_not_for_gradescope():
+    assert {one.number for one in choose("")}.isdisjoint({"08", "17", "18"})
+    with pytest.raises(Problem, match=r"the tests of 08 and 17 start containers.*EX=\"08 17\""):
+        choose("04 08,17")
 
 
 def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):

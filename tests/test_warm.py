@@ -1,12 +1,17 @@
 """Calls that share their imports are to a student what calls in new interpreters are."""
 
 import os
+import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
+from course import ROOT
+from course.processes import running
 from course.warm import WarmSubmission
 
 Failed = pytest.fail.Exception
@@ -89,3 +94,31 @@ def test_without_the_process_that_forks_calls_have_interpreters_of_their_own(wri
 
 def test_a_file_without_a_solution_has_interpreters_of_its_own(write):
     assert write("def f(): return 5", "ex99.py").call("ex99.py", "f") == 5
+
+
+def test_a_check_that_is_killed_leaves_no_endless_loop(tmp_path):
+    (tmp_path / FILE).write_text(
+        "import os\nfrom pathlib import Path\n"
+        "def f(note):\n    Path(note).write_text(str(os.getpid()))\n    while True: pass\n"
+    )
+    check = (
+        "import sys\nfrom pathlib import Path\nfrom course.warm import WarmSubmission\n"
+        "folder = Path(sys.argv[1])\n"
+        f"WarmSubmission(folder, folder / 'scratch').call({FILE!r}, 'f', note=folder / 'note')\n"
+    )
+    with running(
+        [sys.executable, "-c", check, tmp_path], cwd=ROOT, env=dict(os.environ), log=tmp_path / "log"
+    ) as process:
+        assert comes_true(lambda: (tmp_path / "note").is_file() and (tmp_path / "note").read_text()), "it never began"
+        process.kill()
+        process.wait()
+        pid = int((tmp_path / "note").read_text())
+        assert comes_true(lambda: not psutil.pid_exists(pid)), f"process {pid} goes on without anybody who waits for it"
+
+
+def comes_true(holds: Callable[[], bool], patience: float = 20) -> bool:
+    """Whether something holds before long."""
+    give_up = time.monotonic() + patience
+    while not holds() and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return holds()

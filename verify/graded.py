@@ -1,13 +1,10 @@
-"""Grades one exercise of one folder as anybody would, with pytest in a process of its own."""
+"""Grades one exercise of one folder as `make grade` does, with its own isolation."""
 
-import os
-import subprocess
-import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
-from course import ROOT
+from course.grade_run import Options, run_tests
 from course.manifest import Exercise
 
 
@@ -15,34 +12,25 @@ from course.manifest import Exercise
 class Graded:
     """What came of it."""
 
-    failed: dict[str, str]  # by test: the message
+    failed: dict[str, str]  # by test: all that a student reads
     passed: set[str]
     skipped: set[str]
-    output: str
 
 
-def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = (), timeout: float = 200) -> Graded:
-    """Hold a folder against the tests of one exercise, or against some of them."""
-    report = scratch / "report.xml"
+def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = (), limit: float = 600) -> Graded:
+    """Hold a folder against the tests of one exercise, or against some of them.
+
+    Raises:
+        RuntimeError: there is no verdict, which is never the folder's doing.
+    """
     tests = [f"{exercise.test}::{test}" for test in only] or [exercise.test]
-    command = [sys.executable, "-m", "pytest", "--submission", folder, *tests, f"--junit-xml={report}", "-q"]
-    run = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
+    worth = None if only else exercise.points
+    run = run_tests(tests, worth, folder, scratch / "work", Options(limit=limit), threading.Event())
+    if run.problem:
+        raise RuntimeError(run.problem)
+    outcomes = {test.id.partition("::")[2]: test for test in run.tests}
+    return Graded(
+        failed={name: f"{test.message}\n{test.details}" for name, test in outcomes.items() if test.outcome == "failed"},
+        passed={name for name, test in outcomes.items() if test.outcome == "passed"},
+        skipped={name for name, test in outcomes.items() if test.outcome == "skipped"},
     )
-    if not report.is_file():
-        raise RuntimeError(f"pytest wrote no report: {run.stdout[-2000:]}{run.stderr[-2000:]}")
-    failed, passed, skipped = {}, set(), set()
-    for test in ElementTree.parse(report).iter("testcase"):
-        wrong = [one.text or "" for one in test if one.tag in ("failure", "error")]
-        if wrong:
-            failed[test.get("name")] = wrong[0]
-        elif any(one.tag == "skipped" for one in test):
-            skipped.add(test.get("name"))
-        else:
-            passed.add(test.get("name"))
-    return Graded(failed, passed, skipped, run.stdout)

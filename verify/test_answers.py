@@ -19,7 +19,7 @@ def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
         answer.write(folder)
     except BadAnswer as error:
         pytest.fail(str(error), pytrace=False)
-    graded = grade(answer.exercise, folder, tmp_path, only=answer.only, timeout=800)
+    graded = grade(answer.exercise, folder, tmp_path, only=answer.only, limit=800)
     if graded.skipped and (reason := no_engine()):  # of some answers, only some tests need one
         pytest.skip(reason)
 

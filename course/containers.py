@@ -20,6 +20,10 @@ from serving import Problem
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 DOCKERFILE = "dockerfiles/bentoml_service.dockerfile"
+# The exercises with a BentoML service that is put into images. Written down, not read from solutions/: exercise 18 asks
+# while it is graded, where there are no solutions.
+SERVICES = ("10", "11", "13", "14", "15", "16", "19", "20")
+MODULES = {"20": "ex20_service"}  # where the service's file is not called after its exercise
 TWO_MODELS = ("15", "16")
 # Services that no image is made of here, and why.
 NO_BENTO = {
@@ -53,17 +57,14 @@ class Service(NamedTuple):
 
 def find(ex: str, by: str = "bento") -> Service:
     """The service of an exercise; raises Problem where it is not put into an image of this kind."""
-    from course.cli import is_service
-
     if by not in ("bento", "hand"):
         raise Problem(f"BY={by}: an image is made by `bento`, with `bentoml containerize`, or by `hand`, a Dockerfile.")
     exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if is_service(manifest.solution(file))), None)
     why_not = NO_BENTO | (NOT_BY_HAND if by == "hand" else {})
-    if file is None or exercise.number in why_not:
+    if exercise.number not in SERVICES or exercise.number in why_not:
         raise Problem(f"EX={ex}: {why_not.get(exercise.number, f'exercise {exercise.number} has no service')}.")
     models = "model_[ab].onnx" if exercise.number in TWO_MODELS else "resnet18.onnx"
-    return Service(exercise.number, exercise.stem, Path(file).stem, models)
+    return Service(exercise.number, exercise.stem, MODULES.get(exercise.number, exercise.stem), models)
 
 
 def file_of(folder: Path, file: str) -> Path:

@@ -145,11 +145,18 @@ def build(
 
 
 def failure(log: Path, lines: int = 12) -> str:
-    """What the step of a build said that failed; of a log without such a step, the end."""
+    """What the step of a build said that failed; of a log without such a step, the end.
+
+    Of what a Python program says when it fails, the last line alone: which lines of whose files it came through is
+    nothing that a Dockerfile can mend.
+    """
     text = log.read_text(errors="replace")
     failed = re.search(r"^#(\d+) ERROR: ", text, re.MULTILINE)
     if failed is None:
         return "\n".join(text.rstrip().splitlines()[-lines:])
+    text = re.sub(
+        r"^#\d+ [\d.]+ Traceback \(most recent call last\):\n(#\d+ [\d.]+  .*\n)+", "", text, flags=re.MULTILINE
+    )
     own = re.findall(rf"^#{failed[1]} (?!sha256:)(.*)$", text, re.MULTILINE)
     return "\n".join(own[-lines:])
 

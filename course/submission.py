@@ -388,8 +388,8 @@ def _wait_until_ready(server: Server, name: str, deadline: float) -> None:
 
 
 def fail(sentence: str) -> NoReturn:
-    """Fail the running test with this sentence and no stack trace."""
-    pytest.fail(sentence, pytrace=False)
+    """Fail the running test with this sentence and no stack trace, nor the exception that it tells of."""
+    raise pytest.fail.Exception(sentence, pytrace=False) from None
 
 
 class Inconclusive(pytest.skip.Exception):

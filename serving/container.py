@@ -28,13 +28,22 @@ def main(words: list[str]) -> None:
             case ["serve"]:
                 check_can_write(Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"))
                 check_is_free(port)
-                sys.exit(serve(os.environ["SERVICE"], port))
+                sys.exit(serve(read_service(os.environ.get("SERVICE") or ""), port))
             case ["ready"]:
                 sys.exit(0 if is_ready(port) else 1)
             case _:
                 raise Problem("Expected `serve` or `ready`.")
     except Problem as problem:
         sys.exit(str(problem))
+
+
+def read_service(wanted: str) -> str:
+    """The module to serve; raises Problem."""
+    if not wanted:
+        raise Problem(
+            "SERVICE names no service. A build argument is gone when the container runs: ENV SERVICE=${SERVICE} keeps it."
+        )
+    return wanted
 
 
 def read_port(wanted: str) -> int:

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -64,5 +67,15 @@ def built(submission: Submission, kind: str, context: Path, *, cuda: str = "") -
     """As build(), but it fails the test."""
     try:
         return build(submission, kind, context, cuda=cuda)
+    except Problem as problem:
+        fail(str(problem))
+
+
+@contextmanager
+def container(image: str, *options: str, **more: Any) -> Iterator[docker.Container]:
+    """As docker.container(), but what Docker refuses, in the block as well, fails the test with Docker's sentence."""
+    try:
+        with docker.container(image, *options, **more) as running:
+            yield running
     except Problem as problem:
         fail(str(problem))

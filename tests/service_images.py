@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 from bad_input import CAT
+from image_builds import container
 
 from course import ROOT, docker
 from course.submission import Submission, expect, fail
@@ -74,12 +75,9 @@ def serving(
     image: str, *options: str, port: int = 3000, deadline: float = 90, **more: Any
 ) -> Iterator[docker.Container]:
     """A container that is ready; the test fails where it does not become so."""
-    with docker.container(image, *options, port=port, **more) as container:
-        try:
-            container.wait_until_ready(deadline=deadline)
-        except Problem as problem:
-            fail(str(problem))
-        yield container
+    with container(image, *options, port=port, **more) as running:
+        running.wait_until_ready(deadline=deadline)
+        yield running
 
 
 def best_labels(*models: Path) -> list[str]:

@@ -12,7 +12,8 @@ import service_images as images
 import yaml
 
 from course import ROOT, containers, docker
-from course.manifest import exercises
+from course.cli import is_service
+from course.manifest import exercises, solution
 from serving import Problem
 
 BENTOFILES = sorted((ROOT / "bentofiles").glob("*.yaml"))
@@ -44,6 +45,24 @@ def test_the_page_quotes_what_bentoml_generates(generated):
     assert len(quoted) == 12
     for line in quoted:
         assert line.strip("`") in generated
+
+
+def test_a_container_without_a_service_says_so(tmp_path):
+    env = os.environ | {"BENTOML_HOME": str(tmp_path), "SERVICE": "", "PORT": ""}
+    command = [sys.executable, "-m", "serving.container", "serve"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert re.fullmatch(r"SERVICE names no service.* ENV SERVICE=\$\{SERVICE\} keeps it\.\n", done.stderr)
+
+
+def test_the_services_are_those_of_the_solutions():
+    found = {
+        exercise.number: Path(file).stem
+        for exercise in exercises()
+        for file in exercise.files
+        if exercise.number not in containers.NO_BENTO and is_service(solution(file))
+    }
+    assert found == {number: containers.find(number).module for number in containers.SERVICES}
 
 
 def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must_alone():

@@ -13,7 +13,7 @@ from socket import socket
 import httpx
 import numpy as np
 import pytest
-from image_builds import PATIENCE, build, make_context
+from image_builds import PATIENCE, build, container, make_context
 
 from course import ROOT, docker
 from course.submission import expect, fail
@@ -61,15 +61,15 @@ def containers(images):
     started: dict[str, docker.Container] = {}
     open_ones = []
 
-    def container(kind: str) -> docker.Container:
+    def of(kind: str) -> docker.Container:
         if kind not in started:
-            one = docker.container(images(kind), "--cpus=1")
+            one = container(images(kind), "--cpus=1")
             started[kind] = one.__enter__()
             open_ones.append(one)
             ready(started[kind])
         return started[kind]
 
-    yield container
+    yield of
     for one in open_ones:
         one.__exit__(None, None, None)
 
@@ -82,7 +82,10 @@ def ready(container: docker.Container, **options) -> None:
 
 
 def classify(container: docker.Container) -> list[dict]:
-    answer = httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+    try:
+        answer = httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+    except httpx.HTTPError as error:
+        fail(f"POST /classify got no answer: {error!r}. {container.last_words()}")
     expect(
         answer.status_code == 200,
         called="POST /classify with a photograph",
@@ -129,7 +132,8 @@ def test_an_image_does_not_run_as_root(kind, images, containers):
 def test_an_image_holds_what_runs_and_nothing_of_what_built_it(kind, images):
     """Compared with the base image: what that one brings is not the student's."""
     found = files(images(kind)) - files(docker.base_image())
-    assert any(file.endswith("serving/inference.py") for file in found)
+    if not any(file.endswith("serving/inference.py") for file in found):
+        fail(f"There is no serving/inference.py in the {kind} image, which is what it is to run.")
     unwanted = {
         "a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git|ninja|cmake)(-[\d.]+)?$",
         "wheels": r"\.whl$",
@@ -178,10 +182,10 @@ def test_the_image_of_onnx_runtime_is_small(images):
 def test_a_container_is_found_healthy_on_the_port_that_it_is_given(kind, images):
     """And with less than it would be given: a read-only file system but for /tmp, no capabilities."""
     options = ("--env=PORT=8080", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-    with docker.container(images(kind), *options, port=8080) as container:
-        ready(container)
+    with container(images(kind), *options, port=8080) as running:
+        ready(running)
         deadline = time.monotonic() + 90
-        while (health := container.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
+        while (health := running.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
@@ -196,12 +200,12 @@ def test_a_container_is_found_healthy_on_the_port_that_it_is_given(kind, images)
 
 @pytest.mark.points(1)
 def test_a_container_stops_when_it_is_told_to_and_serves_again_after_it_was_killed(images):
-    with docker.container(images("onnx")) as container:
-        ready(container)
-        first = classify(container)
+    with container(images("onnx")) as running:
+        ready(running)
+        first = classify(running)
         begin = time.monotonic()
-        docker.docker("stop", "--time=30", container.name)
-        code = container.wait(1)
+        docker.docker("stop", "--time=30", running.name)
+        code = running.wait(1)
         expect(
             code == 0,
             called="docker stop --time=30",
@@ -210,10 +214,10 @@ def test_a_container_stops_when_it_is_told_to_and_serves_again_after_it_was_kill
             hint='ENTRYPOINT ["python", ...] is a list: with a string, process 1 is a shell that passes nothing on',
         )
         for end in ("start", "kill", "start"):
-            docker.docker(end, container.name)
-        del container.url  # a new port
-        ready(container)
-        assert classify(container) == first
+            docker.docker(end, running.name)
+        del running.url  # a new port
+        ready(running)
+        assert classify(running) == first
 
 
 @EACH
@@ -226,8 +230,8 @@ def test_what_a_user_can_get_wrong_ends_with_one_sentence(kind, images):
     with listening() as port:
         for sentence, (options, arguments) in cases.items():
             run = (images(kind), *options, f"--env=PORT={port}")
-            with docker.container(*run, arguments=tuple(arguments), publish=False) as container:
-                code, said = container.wait(60), container.logs()
+            with container(*run, arguments=tuple(arguments), publish=False) as running:
+                code, said = running.wait(60), running.logs()
             expect(
                 code not in (0, None) and sentence in said and "Traceback" not in said,
                 called=f"docker run {' '.join(options)} {kind} image {' '.join(arguments)}",
@@ -264,14 +268,19 @@ def test_a_misspelt_cuda_is_refused(kind, cuda, images, submission, context):
         )
     else:
         docker.remove(tag)
-        fail(f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it.")
+        fail(
+            f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it,"
+            " in a stage that declares ARG CUDA: in every other one, $CUDA is empty."
+        )
 
 
 @pytest.mark.points(2)
 def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
     """Looked at with the course's own check, whatever check the build itself made."""
     tag = images("onnx", "true")
-    check = ["python", "-m", "serving.inference_check", f"/app/{MODEL['onnx']}", "true"]
+    config = docker.inspect(tag)["Config"]
+    model = Path("/", config["WorkingDir"], (config["Cmd"] or [MODEL["onnx"]])[-1])  # what it is started with
+    check = ["python", "-m", "serving.inference_check", str(model), "true"]
     own = f"{ROOT / 'serving'}:/check/serving:ro"
     done = subprocess.run(
         ["docker", "run", "--rm", "--volume", own, "--workdir=/check", "--entrypoint", *check[:1], tag, *check[1:]],
@@ -282,7 +291,7 @@ def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
     expect(
         done.returncode == 0,
         called="python -m serving.inference_check models/resnet18.onnx true, in the ONNX Runtime image with CUDA",
-        got=done.stdout + done.stderr[-300:],
+        got=(done.stdout + done.stderr[-300:]).strip(),
         expected="it finds the CUDA provider and every library that it loads, but for the driver",
         hint="onnx-cuda.txt lists them; the build argument CUDA has to be declared in every stage that uses it",
     )
@@ -310,7 +319,8 @@ def test_a_build_for_cuda_fails_where_there_is_no_cuda_in_it(submission, images,
     else:
         fail(
             "CUDA=true with the package onnxruntime instead of onnxruntime-gpu builds an image that can never use a GPU."
-            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA".'
+            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA", in a stage that'
+            " declares ARG CUDA: in every other one, $CUDA is empty."
         )
 
 

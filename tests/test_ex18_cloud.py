@@ -26,7 +26,7 @@ from under_load import requests_in_work, wait_until
 
 from course import ROOT, docker, sandbox
 from course.processes import free_port
-from course.submission import Server, Submission, expect
+from course.submission import Server, Submission, expect, fail
 
 pytestmark = pytest.mark.timeout(images.PATIENCE)
 
@@ -44,12 +44,35 @@ ENDS_WITHIN = 10  # seconds that Cloud Run waits between SIGTERM and SIGKILL
 
 @pytest.fixture(scope="module")
 def commands(submission: Submission) -> list[list[str]]:
-    return submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab")
+    return commands_of(submission)
+
+
+def commands_of(submission: Submission, **more: bool) -> list[list[str]]:
+    """What commands() answers, once it is what it should be: lists of words."""
+    got = submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab", **more)
+    expect(
+        isinstance(got, list)
+        and all(isinstance(one, list) and one and all(isinstance(word, str) for word in one) for one in got),
+        called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
+        got=got,
+        expected="a list of commands, each a list of words",
+        hint='["docker", "tag", ...]: a list, so that no shell reads it',
+    )
+    return got
 
 
 @pytest.fixture(scope="module")
 def settings(submission: Submission) -> dict[str, dict[str, str]]:
-    return {service: submission.call(FILE, "settings", service=service) for service in (ONE, TWO)}
+    """The settings of both services, each value as it will stand in the command."""
+    got = {service: submission.call(FILE, "settings", service=service) for service in (ONE, TWO)}
+    expect(
+        all(isinstance(own, dict) for own in got.values()),
+        called=f"settings({ONE!r}), and settings({TWO!r})",
+        got=list(got.values()),
+        expected='options with their values, such as {"cpu": "1", "memory": "1Gi"}',
+        hint="without the dashes; an option that takes no value has an empty one",
+    )
+    return {service: {name: str(value) for name, value in own.items()} for service, own in got.items()}
 
 
 def options(command: list[str]) -> dict[str, str]:
@@ -60,6 +83,11 @@ def options(command: list[str]) -> dict[str, str]:
             name, equals, value = word[2:].partition("=")
             found[name] = value if equals or following.startswith("--") else following
     return found
+
+
+def deploy_of(commands: list[list[str]]) -> list[str]:
+    """The command that deploys, wherever it stands: whether that is its place is a question of its own."""
+    return next((command for command in commands if command[:3] == ["gcloud", "run", "deploy"]), [])
 
 
 @pytest.mark.points(0.5)
@@ -77,11 +105,17 @@ def test_the_address_of_an_image(submission, project, there):
 
 @pytest.mark.points(2)
 def test_the_commands_tag_log_in_push_and_deploy(commands):
-    kinds = [" ".join(command[:2]) for command in commands]
-    deploy = options(commands[-1])
+    kinds, wanted = [" ".join(command[:2]) for command in commands], "docker tag, gcloud auth, docker push, gcloud run"
     expect(
-        kinds == ["docker tag", "gcloud auth", "docker push", "gcloud run"]
-        and commands[0][2:] == ["ex10_service:hand", ADDRESS]
+        ", ".join(kinds) == wanted,
+        called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
+        got=", ".join(kinds),
+        expected=f"{wanted}: four commands, in this order",
+        hint="Cloud Run fetches the image from the registry: it must be there when the service is deployed",
+    )
+    deploy = options(deploy_of(commands))
+    expect(
+        commands[0][2:] == ["ex10_service:hand", ADDRESS]
         and "europe-west1-docker.pkg.dev" in commands[1]
         and commands[2][-1] == ADDRESS
         and commands[3][2:4] == ["deploy", "ex10-service"]
@@ -96,19 +130,20 @@ def test_the_commands_tag_log_in_push_and_deploy(commands):
 
 @pytest.mark.points(1)
 def test_a_service_is_open_to_everybody_only_where_that_is_asked_for(submission, commands):
-    public = submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab", public=True)
+    both = [deploy_of(commands), deploy_of(commands_of(submission, public=True))]
+    got = [" and ".join(f"--{name}" for name in options(one) if "unauthenticated" in name) for one in both]
     expect(
-        "no-allow-unauthenticated" in options(commands[-1]) and "allow-unauthenticated" in options(public[-1]),
-        called="commands(...), and commands(..., public=True)",
-        got=f"{shlex.join(commands[-1])[-200:]}; {shlex.join(public[-1])[-200:]}",
-        expected="--no-allow-unauthenticated, and --allow-unauthenticated",
+        got == ["--no-allow-unauthenticated", "--allow-unauthenticated"],
+        called="the gcloud run deploy of commands(...), and of commands(..., public=True)",
+        got=" in the one, ".join(one or "nothing" for one in got) + " in the other",
+        expected="--no-allow-unauthenticated in the one, --allow-unauthenticated in the other",
         hint="each instance costs money for whoever asks it",
     )
 
 
 @pytest.mark.points(1)
 def test_the_settings_are_in_the_command(commands, settings):
-    got = options(commands[-1])
+    got = options(deploy_of(commands))
     missing = {name: value for name, value in settings[ONE].items() if got.get(name) != value}
     expect(
         not missing,
@@ -124,20 +159,23 @@ def test_the_settings_are_in_the_command(commands, settings):
 def test_the_settings_have_bounds_and_probes(service, settings):
     own = settings[service]
     startup, liveness = probe(own.get("startup-probe", "")), probe(own.get("liveness-probe", ""))
+    port = own.get("port", "8080")  # Cloud Run's own
+    asked = {one.get("httpGet.port", port) for one in (startup, liveness)}
     problems = [
         *(f"no {name}" for name in ("cpu", "memory", "concurrency", "timeout", "max-instances") if name not in own),
-        *(["concurrency is not from 1 to 80"] if not 1 <= int(own.get("concurrency", 0)) <= 80 else []),
+        *(["concurrency is not from 1 to 80"] if not 1 <= whole(own.get("concurrency", "")) <= 80 else []),
         *(["the start-up probe does not ask /readyz"] if startup.get("httpGet.path") != "/readyz" else []),
         *(["the start-up probe gives less than 30 s, or more than 240"] if not 30 <= patience(startup) <= 240 else []),
         *(["the liveness probe does not ask /livez"] if liveness.get("httpGet.path") != "/livez" else []),
-        *(["one busy moment fails the liveness probe"] if int(liveness.get("failureThreshold", 3)) < 2 else []),
+        *(["one busy moment fails the liveness probe"] if whole(liveness.get("failureThreshold", "3")) < 2 else []),
+        *([f"a probe asks port {max(asked - {port})}, the service is told {port}"] if asked != {port} else []),
     ]
     expect(
         not problems,
         called=f"settings({service!r})",
         got="; ".join(problems),
         expected="bounds on everything, and two probes that ask what each is for",
-        hint="/readyz says that the model is loaded; /livez that the server answers at all",
+        hint="/readyz says that the model is loaded; /livez that the server answers at all; `port` is what PORT will be",
     )
 
 
@@ -148,9 +186,13 @@ def probe(words: str) -> dict[str, str]:
 
 def patience(startup: dict[str, str]) -> int:
     """Seconds that a start-up probe gives."""
-    return int(startup.get("initialDelaySeconds", 0)) + int(startup.get("periodSeconds", 10)) * int(
-        startup.get("failureThreshold", 3)
-    )
+    tries = whole(startup.get("failureThreshold", "3"))
+    return whole(startup.get("initialDelaySeconds", "0")) + whole(startup.get("periodSeconds", "10")) * tries
+
+
+def whole(number: str) -> int:
+    """A whole number; 0 for what is none, which no setting may be."""
+    return int(number) if number.isdecimal() else 0
 
 
 # ------------------------------------------------------------------------------ make deploy
@@ -163,7 +205,7 @@ def answering(status: int, body: str):
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            came.append(dict(self.headers))
+            came.append(self.headers)  # which knows names in small letters, too
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(status)
             self.end_headers()
@@ -215,7 +257,11 @@ def test_the_smoke_test_says_what_is_wrong(submission, status, body):
         called=f"smoke_test(url), where {url} answers {status or 'nothing'} {body}",
         got=got,
         expected="raise Problem, with a sentence",
-        hint="httpx.HTTPError is what all of httpx's errors have in common",
+        hint={
+            403: "answer.status_code says whether it is an answer of the service",
+            200: "json() raises ValueError; what it answers may be a dict without predictions, or no dict",
+            0: "httpx.HTTPError is what all of httpx's errors have in common",
+        }[status],
     )
 
 
@@ -358,15 +404,18 @@ def instances(settings, image):
 
     def instance(service: str) -> docker.Container:
         if service not in own:
-            limits = (f"--cpus={settings[service]['cpu']}", f"--memory={size(settings[service]['memory'])}")
+            cpu, memory = settings[service].get("cpu"), size(settings[service].get("memory", ""))
+            if not cpu or not memory:
+                fail(f"settings({service!r}) names no cpu or no memory: there is no telling what an instance may have.")
             started = serving(
                 image(service),
-                *limits,
-                f"--memory-swap={size(settings[service]['memory'])}",
+                f"--cpus={cpu}",
+                f"--memory={memory}",
+                f"--memory-swap={memory}",
                 "--env=PORT=8080",
                 *CONFINED,
                 port=8080,
-                deadline=patience(probe(settings[service]["startup-probe"])),
+                deadline=patience(probe(settings[service].get("startup-probe", ""))),
             )
             own[service] = started.__enter__()
             opened.append(started)

@@ -147,6 +147,21 @@ def test_download_and_installation_are_told_apart_by_the_log(tmp_path):
     assert told_apart(log) == (12.5, 3.5)
 
 
+def test_of_a_build_that_fails_in_python_the_last_line_is_shown(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        "#5 [2/2] RUN python -m serving.inference_check\n#5 0.2 It begins.\n"
+        '#5 0.3 Traceback (most recent call last):\n#5 0.3   File "<frozen runpy>", line 198, in _run\n'
+        "#5 0.4     import numpy as np\n#5 0.4 ModuleNotFoundError: No module named 'numpy'\n#5 ERROR: exit code: 1\n"
+    )
+    assert docker.failure(log).splitlines() == [
+        "[2/2] RUN python -m serving.inference_check",
+        "0.2 It begins.",
+        "0.4 ModuleNotFoundError: No module named 'numpy'",
+        "ERROR: exit code: 1",
+    ]
+
+
 @pytest.mark.docker
 def test_a_failed_build_says_why_and_where_its_log_is(tmp_path):
     (tmp_path / "bad.dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo why not >&2; exit 3\n")

@@ -28,4 +28,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if COUNTS:
         terminalreporter.section("the course")
     for kind, outcomes in sorted(COUNTS.items()):
-        terminalreporter.write_line(f"{kind:40} {outcomes['passed']} of {outcomes.total()}")
+        skipped = f", {outcomes['skipped']} more skipped" if outcomes["skipped"] else ""
+        graded = outcomes.total() - outcomes["skipped"]
+        terminalreporter.write_line(f"{kind:40} {outcomes['passed']} of {graded}{skipped}")

@@ -14,6 +14,7 @@ class Graded:
 
     failed: dict[str, str]  # by test: all that a student reads
     passed: set[str]
+    skipped: set[str]
 
 
 def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = (), limit: float = 600) -> Graded:
@@ -31,4 +32,5 @@ def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = 
     return Graded(
         failed={name: f"{test.message}\n{test.details}" for name, test in outcomes.items() if test.outcome == "failed"},
         passed={name for name, test in outcomes.items() if test.outcome == "passed"},
+        skipped={name for name, test in outcomes.items() if test.outcome == "skipped"},
     )

@@ -149,6 +149,6 @@ def remove(*names: str) -> None:
 
 def remove_marked(mark: str) -> None:
     """End and remove what a grader that was killed has left in the engine, if there is one."""
-    with suppress(Problem):
+    with suppress(Problem, subprocess.TimeoutExpired):
         if names := docker.docker("ps", "--all", "--quiet", "--filter", f"label={mark}").split():
             remove(*names)

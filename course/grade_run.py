@@ -148,9 +148,17 @@ def run_tests(
         with suppress(OSError):
             shutil.rmtree(work, ignore_errors=True)
     run = verdict(code, recorded, worth, said)
-    # Students know their files, not where they lay here.
-    tests = [test.model_copy(update={"message": test.message.replace(f"{folder}/", "")}) for test in run.tests]
+    # Students know their files, not where these and those of the tests lay here.
+    tests = [test.model_copy(update=_without(test, folder, work / "pytest", ROOT)) for test in run.tests]
     return Run(tests, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
+
+
+def _without(test: TestResult, *places: Path) -> dict[str, str]:
+    """What a test says, with file names in place of paths below these folders."""
+    said = {"message": test.message, "details": test.details}
+    for place in places:
+        said = {field: text.replace(f"{place}/", "") for field, text in said.items()}
+    return said
 
 
 def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:

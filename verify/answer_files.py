@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from course import ROOT
 from course.manifest import Exercise, find, solution
 
 ANSWERS = Path(__file__).parent / "answers"
@@ -57,10 +56,6 @@ class Answer(BaseModel):
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(solution(file), target)
-        # What stands beside exercises/ in every copy of the course.
-        for beside in ("data", "models"):
-            (folder.parent / beside).symlink_to(ROOT / beside)
-
         target = folder / (self.file or self.exercise.files[0])
         if self.whole:
             shutil.copy(ANSWERS / self.whole, target)

@@ -1,10 +1,14 @@
-"""How many answers were as they should be, at the end."""
+"""How many answers were as they should be, and how many attacks came to nothing, at the end."""
 
 from collections import Counter
 
 import pytest
 from answer_files import Answer
 
+KINDS = {
+    "test_starters.py": "untouched starters that earn nothing",
+    "test_hostile.py": "hostile answers that harm nobody else",
+}
 COUNTS: dict[str, Counter] = {}
 
 
@@ -14,8 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         answer = getattr(item, "callspec", None) and item.callspec.params.get("answer")
         if isinstance(answer, Answer):
             item.user_properties.append(("kind", "right answers accepted" if answer.right else "wrong answers caught"))
-        elif item.path.name == "test_starters.py":
-            item.user_properties.append(("kind", "untouched starters that earn nothing"))
+        elif kind := KINDS.get(item.path.name):
+            item.user_properties.append(("kind", kind))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

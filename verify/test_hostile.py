@@ -22,7 +22,7 @@ from image_service import tensor
 from onnx import TensorProto, helper, numpy_helper
 from small_models import small_model
 
-from course import ROOT, model_files, sandbox
+from course import ROOT, model_files, models_for_tests, sandbox
 from course.sandbox import GB, MB, Limits, copy_submission
 from course.submission import Submission
 from serving import Problem
@@ -43,8 +43,8 @@ def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Submission:
-    """tests/hostile/, copied as every submission is."""
-    assert copy_submission(ROOT / "tests" / "hostile", tmp_path / "submission") == []
+    """verify/hostile/, copied as every submission is."""
+    assert copy_submission(ROOT / "verify" / "hostile", tmp_path / "submission") == []
     return Submission(tmp_path / "submission", tmp_path / "scratch", limits=SMALL)
 
 
@@ -143,7 +143,7 @@ def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
     code = (
         "import sys; from pathlib import Path; from course import sandbox; from course.submission import Submission\n"
         "sandbox.mode = 'process'\n"
-        f"Submission(Path({str(ROOT / 'tests' / 'hostile')!r}), Path(sys.argv[1])).call('functions.py', 'endless_loop')\n"
+        f"Submission(Path({str(ROOT / 'verify' / 'hostile')!r}), Path(sys.argv[1])).call('functions.py', 'endless_loop')\n"
     )
     grader = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     below: list[psutil.Process] = []
@@ -397,7 +397,7 @@ class ImageClassifierService:
 
 
 @needs_bubblewrap
-def test_a_hostile_submission_loses_its_own_points(tmp_path, models_dir):
+def test_a_hostile_submission_loses_its_own_points(tmp_path):
     """With conftest.py and sitecustomize.py and numpy.py beside it, results of its own, a network to reach, and
     constants for answers; its one right function keeps its point."""
     folder = tmp_path / "written"
@@ -407,7 +407,7 @@ def test_a_hostile_submission_loses_its_own_points(tmp_path, models_dir):
     for name in ("conftest", "sitecustomize", "usercustomize", "pytest", "onnx", "course"):
         (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the submission')")
     (folder / "evil.pth").write_text("import os; os._exit(0)")
-    known = ort.InferenceSession(models_dir / "resnet18.onnx").run(None, {"input": tensor(CAT)})[0]
+    known = ort.InferenceSession(models_for_tests.ready() / "resnet18.onnx").run(None, {"input": tensor(CAT)})[0]
     np.save(folder / "known.npy", known)
     came = []
     with socket.create_server(("0.0.0.0", 0)) as listener:

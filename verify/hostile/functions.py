@@ -1,4 +1,4 @@
-"""Functions that do what no answer should. tests/test_hostile.py calls each in the sandbox.
+"""Functions that do what no answer should. verify/test_hostile.py calls each in the sandbox.
 
 None deletes or changes what is not its own: where the sandbox fails, the test says so, and nobody is harmed.
 """

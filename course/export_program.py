@@ -24,6 +24,8 @@ def export_program(onnx: Path, output: Path) -> None:
     program = torch.export.export(
         model, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, which no image has to know
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         path = Path(folder) / output.name

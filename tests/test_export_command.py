@@ -3,12 +3,15 @@
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
 import onnx
 import pytest
+from image_builds import program
 
+from course import ROOT
 from course.processes import wait
 
 # Nothing listens on port 9: as if there were no network, wherever this runs.
@@ -119,3 +122,11 @@ def test_an_export_without_external_data_clears_the_old_one_away(submission, tmp
     assert len(list(tmp_path.glob("model-*.data"))) == 1
     assert run(submission, tmp_path, *small).code == 0
     assert not list(tmp_path.glob("model-*.data"))
+
+
+def test_no_path_of_this_machine_is_in_what_is_exported(models_dir):
+    """These files travel: into images, to whoever serves them."""
+    for path in (models_dir / "resnet18.onnx", program(models_dir)):
+        content = path.read_bytes()
+        assert sys.prefix.encode() not in content, path
+        assert str(ROOT).encode() not in content, path

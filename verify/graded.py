@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from course.grade_run import Options, run_tests
 from course.manifest import Exercise
 
@@ -14,7 +16,6 @@ class Graded:
 
     failed: dict[str, str]  # by test: all that a student reads
     passed: set[str]
-    skipped: set[str]
 
 
 def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = (), limit: float = 600) -> Graded:
@@ -32,5 +33,9 @@ def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = 
     return Graded(
         failed={name: f"{test.message}\n{test.details}" for name, test in outcomes.items() if test.outcome == "failed"},
         passed={name for name, test in outcomes.items() if test.outcome == "passed"},
-        skipped={name for name, test in outcomes.items() if test.outcome == "skipped"},
     )
+
+
+def marks(exercise: Exercise) -> list[pytest.MarkDecorator]:
+    """What a test that grades this exercise needs."""
+    return [pytest.mark.docker] if exercise.needs_docker else []

@@ -6,13 +6,14 @@ name the tests that it is held against (`only`). What that leaves out: that it k
 
 import pytest
 from answer_files import Answer, BadAnswer, answers
-from graded import grade
-
-from course.pytest_plugin import no_engine
+from graded import grade, marks
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("answer", answers(), ids=lambda answer: f"ex{answer.number}-{answer.name}")
+@pytest.mark.parametrize(
+    "answer",
+    [pytest.param(one, marks=marks(one.exercise), id=f"ex{one.number}-{one.name}") for one in answers()],
+)
 def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
     folder = tmp_path / "exercises"
     try:
@@ -20,8 +21,6 @@ def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
     except BadAnswer as error:
         pytest.fail(str(error), pytrace=False)
     graded = grade(answer.exercise, folder, tmp_path, only=answer.only, limit=800)
-    if graded.skipped and (reason := no_engine()):  # of some answers, only some tests need one
-        pytest.skip(reason)
 
     ran = graded.passed | set(graded.failed)
     unknown = [name for name in (answer.fails or []) + (answer.keeps or []) if name not in _names(ran)]

@@ -1,11 +1,10 @@
 """Every untouched starter earns nothing, and each of its failures says what is missing."""
 
 import pytest
-from graded import grade
+from graded import grade, marks
 
 from course import ROOT
 from course.manifest import Exercise, exercises, untouched
-from course.pytest_plugin import no_engine
 
 # What a failure must say: that a function, script or service is not written, or that an earlier test told why.
 TOLD = (
@@ -17,12 +16,10 @@ TOLD = (
 )
 
 
-@pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)
+@pytest.mark.parametrize("exercise", [pytest.param(one, marks=marks(one), id=one.stem) for one in exercises()])
 def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
     if not untouched(exercise):
         pytest.skip(f"exercises/ has been worked on: {exercise.files}. (If these are new starters: make manifest)")
-    if exercise.needs_docker and (reason := no_engine()):
-        pytest.skip(reason)
     graded = grade(exercise, ROOT / "exercises", tmp_path)
     assert not graded.passed, f"{graded.passed} pass on the untouched starter"
     assert graded.failed

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from course import ROOT, manifest
@@ -57,12 +58,14 @@ def benchmark(
             f" isolation {isolation}, exercises {' '.join(one.number for one in exercises)}\n"
         )
         options = ["--ex", " ".join(one.number for one in exercises), "--isolation", isolation, "--limit", str(limit)]
-        _one_complete(folder, exercises, options, console)
+        complete = _one_complete(folder, exercises, options, console)
+        if not size:
+            return complete
         names = _class(folder / "class", exercises, size, hostile)
-        return _class_killed_half_way(folder, names, exercises, [*options, "--jobs", str(jobs)], console)
+        return _class_killed_half_way(folder, names, exercises, [*options, "--jobs", str(jobs)], console) and complete
 
 
-def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], console: Console) -> None:
+def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], console: Console) -> bool:
     _hand_in(folder / "one", exercises)
     seconds, peak, _ = _grade(["--submission", str(folder / "one"), *options], folder / "alone", folder / "log")
     results = _results(folder / "alone", ["one"], exercises)["one"]
@@ -70,14 +73,21 @@ def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], c
     table = Table(title="A complete submission", title_justify="left")
     for column in ("exercise", "seconds", "of them a process of the submission ran", "points"):
         table.add_column(column, justify="right")
+    lost = []
     for one in results:
         reached = sum(test["points"] for test in one["tests"] if test["outcome"] == "passed")
-        table.add_row(one["number"], f"{one['seconds']:.1f}", f"{one['own_seconds']:.1f}", f"{reached:g}")
+        points = f"{reached:g} of {one['worth']:g}"
+        table.add_row(one["number"], f"{one['seconds']:.1f}", f"{one['own_seconds']:.1f}", points)
+        why = [f"{test['id']}: {test['message']}" for test in one["tests"] if test["outcome"] == "failed"]
+        lost += [one["problem"], *why] if reached < one["worth"] else []
     console.print(table)
     console.print(
         f"In all {seconds:.1f} s, of which {run:.1f} s in runs of pytest; largest memory {peak / 1e6:.0f} MB."
     )
     console.print(f"Outside the student's own processes: {max(0.0, seconds - own) / seconds:.0%} of the time.\n")
+    for sentence in lost:
+        console.print(f"[red]{escape(sentence)}[/]")
+    return not lost
 
 
 def _class_killed_half_way(

@@ -11,6 +11,7 @@ Nothing but the standard library, and no site-packages: it starts in 15 ms, with
 import json
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 
@@ -31,7 +32,8 @@ def main(spec: dict, command: list[str]) -> None:
             if pid == program:
                 os.write(spec["status"], f"ended {os.waitstatus_to_exitcode(status)}\n".encode())
             continue
-        return  # nothing is left: the sandbox ends
+        while True:  # nothing is left
+            signal.pause()
 
 
 def become(spec: dict, command: list[str]) -> None:

@@ -7,7 +7,6 @@ a crash or a power cut, grading goes on with what has no final result under its 
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -25,7 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from course import ROOT, grade_container, handed_in, manifest
+from course import ROOT, grade_container, handed_in, manifest, sandbox
 from course.grade_run import ISOLATIONS, Options, Stopped, grade_exercise, private_tests
 from course.handed_in import HandedIn
 from course.manifest import Exercise
@@ -144,7 +143,7 @@ def _remove_work(output: Path) -> None:
     with suppress(OSError):
         work = Path(note.read_text())
         if work.name.startswith("grade-") and work.parent == Path(tempfile.gettempdir()):
-            shutil.rmtree(work, ignore_errors=True)
+            sandbox.remove(work)
         note.unlink()
 
 

@@ -5,7 +5,6 @@ The grader's process never imports a test, nor anything of a submission.
 
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from course.manifest import Exercise
 from course.processes import running, wait
 from course.recorder import read_results
 from course.results import ExerciseResult, TestResult
-from course.sandbox import MODES, without_network
+from course.sandbox import MODES, remove, without_network
 
 # How long a test that has begun, and tidying up after it, may go on after the limit. pytest-timeout ends it before.
 GRACE = 400
@@ -124,7 +123,7 @@ def run_tests(
     Raises:
         Stopped: stop was set.
     """
-    shutil.rmtree(work, ignore_errors=True)
+    remove(work)
     work.mkdir(parents=True)
     results, log, key = work / "results" / "results.json", work / "log", secrets.token_hex(32).encode()
     results.parent.mkdir(mode=0o700)
@@ -145,8 +144,7 @@ def run_tests(
         said = _end_of(log)
     finally:
         os.close(source)
-        with suppress(OSError):
-            shutil.rmtree(work, ignore_errors=True)
+        remove(work)
     run = verdict(code, recorded, worth, said)
     # Students know their files, not where these and those of the tests lay here.
     tests = [test.model_copy(update=_without(test, folder, work / "pytest", ROOT)) for test in run.tests]

@@ -4,6 +4,7 @@
 tests, the solutions, other submissions and results do not exist. docs/instructors.md says what each protects against.
 """
 
+import errno
 import json
 import os
 import pwd
@@ -113,8 +114,8 @@ def running(
         with processes.running(command, cwd=cwd, env=env, log=log) as process:
             yield process
         return
-    with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as name:
-        own = _own_folders(Path(name))
+    with _removed(Path(tempfile.mkdtemp(prefix="sandbox-"))) as folder:
+        own = _own_folders(folder)
         env = {**env, "HOME": str(own.home), "USER": "student", "LOGNAME": "student"}
         if means().kind != "bwrap":
             env["TMPDIR"] = str(own.tmp)
@@ -177,15 +178,19 @@ class Confined:
         command = _in_bubblewrap(command, options["cwd"], own, folders)
         self._popen = subprocess.Popen(command, pass_fds=[status], **options)
         os.close(status)
-        while b"started" not in self._said:
-            if not self._listen(60):  # a tenth of a second, but on a machine that does much else
-                self._popen.kill()
-                self._popen.wait()
-                raise processes.GraderFailure(
-                    f"bubblewrap did not start the sandbox; see its log. The command: {command}"
-                )
-        self._first = psutil.Process(self._popen.pid).children()[0]
-        self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
+        try:
+            while b"started" not in self._said:
+                if not self._listen(60):  # a tenth of a second, but on a machine that does much else
+                    raise TimeoutError
+            self._first = psutil.Process(self._popen.pid).children()[0]
+            self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
+        except (TimeoutError, IndexError, psutil.Error) as error:  # the first process stays until we end it
+            self._popen.kill()
+            self._popen.wait()
+            self._status.close()
+            raise processes.GraderFailure(
+                f"bubblewrap did not start the sandbox; see its log. The command: {command}"
+            ) from error
 
     def _listen(self, timeout: float) -> bool:
         """Take in what confine.py has to say; False where nothing more will come, or nothing came."""
@@ -289,32 +294,73 @@ def _excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: 
 
 
 def _memory(process: psutil.Process, kind: str) -> int:
-    """Rss counts what processes share for each of them; pss, which takes longer to find out, once."""
-    try:
-        return getattr(process.memory_info() if kind == "rss" else process.memory_full_info(), kind, 0)
-    except psutil.Error:
-        return 0
+    """Rss counts what processes share for each of them; pss, which takes longer to find out, once.
+
+    Pss is Linux's, and of a process that forbids it nobody but root is told: then it is rss.
+    """
+    with suppress(psutil.Error, AttributeError):
+        return process.memory_info().rss if kind == "rss" else process.memory_full_info().pss
+    return 0 if kind == "rss" else _memory(process, "rss")
 
 
 def _size(folder: Path, enough: int) -> int:
-    """The bytes that a folder takes on the disk. It stops counting at enough of them: 20,000 files are too many."""
+    """The bytes that a folder takes on the disk. It stops counting at enough of them.
+
+    20,000 files are too many, and so is what cannot be counted: folders closed to us, or hundreds in each other.
+    """
     total = files = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-        files += len(names) + 1
-        if files > 20_000 or total > enough:
-            return max(total, enough + 1)
+    try:
+        for place, _, names in os.walk(folder, onerror=_raise_if_closed):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(place, name)).st_blocks * 512
+                except OSError as error:
+                    _raise_if_closed(error)
+            files += len(names) + 1
+            if files > 20_000 or total > enough:
+                return max(total, enough + 1)
+    except (OSError, RecursionError):
+        return enough + 1
     return total
 
 
+def _raise_if_closed(error: OSError) -> None:
+    """Or too deep; most often something has just been removed."""
+    if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG:
+        raise error
+
+
 def _empty(folder: Path) -> None:
+    _open(folder)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
+            remove(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there; no links are followed.
+
+    Student code may have closed folders in there (under bubblewrap what it writes belongs to the grader's own user),
+    and it may have put more of them into each other than Python can follow.
+    """
+    _open(folder)
+    subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
+
+
+def _open(folder: Path) -> None:
+    """Let its owner into a folder and all that is in it."""
+    subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True, check=False)
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[Path]:
+    """A folder that is removed at the end."""
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 # ------------------------------------------------------------------------------ the sandbox
@@ -462,6 +508,7 @@ def defuse(folders: Iterable[Path]) -> None:
     """
     for folder in folders:
         inside = folder.resolve()
+        _open(folder)  # one closed to us would hide them, and could still lead to them
         for place, below, names in os.walk(folder):
             for name in [*below, *names]:
                 path = Path(place, name)

@@ -362,15 +362,15 @@ def _request(method: str, url: str, timeout: float, **options: Any) -> httpx.Res
     """As httpx.request(), but of an answer without end it takes 32 MB, and for no longer than the timeout."""
     give_up = time.monotonic() + timeout
     with httpx.stream(method, url, timeout=timeout, **options) as answer:
-        body = b""
-        for part in answer.iter_bytes(2**20):
+        body = bytearray()
+        for part in answer.iter_bytes():  # as it comes: a server may send a byte a second
             body += part
             if len(body) > 32 * 2**20:
                 raise httpx.ReadError("the answer is longer than 32 MB")
             if time.monotonic() > give_up:
                 raise httpx.ReadTimeout(f"the answer had not ended after {timeout:.0f} s")
     headers = [pair for pair in answer.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")]
-    return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
+    return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 
 
 def _wait_until_ready(server: Server, name: str, deadline: float) -> None:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,27 +62,49 @@ def encode(value: Any, folder: Path, name: str) -> dict:
     raise TypeError(f"returned a {kind}; expected arrays, numbers, text, paths, or lists and dicts of them")
 
 
-def decode(encoded: dict, folder: Path) -> Any:
-    """The value that encode() was given; tuples have become lists."""
+# What a function may return: its arrays together, and the JSON that names them. In all of the exercises it is 1 MB.
+LARGEST, LARGEST_JSON = 64 * 2**20, 8 * 2**20
+
+
+class Budget:
+    """How much may still be read."""
+
+    def __init__(self, size: int) -> None:
+        self.left = self.size = size
+
+    def take(self, path: Path) -> None:
+        """Take a file's size from it, of a small one 4 kB: to open many takes time.
+
+        Raises:
+            ValueError: it is used up.
+        """
+        self.left -= max(path.stat().st_size, 2**12)
+        if self.left < 0:
+            taken = (self.size - self.left) / 2**20
+            raise ValueError(f"{taken:.0f} MB are more than the {self.size // 2**20} MB that a function may return")
+
+
+def decode(encoded: dict, folder: Path, budget: Budget | None = None) -> Any:
+    """The value that encode() was given; tuples have become lists. An array counts as often as it is named."""
+    budget = budget or Budget(LARGEST)
     match encoded:
         case {"array": str(file)}:
             path = folder / Path(file).name
-            _refuse_large(path)
+            budget.take(path)
             # Mapped first, for that compares the shape in the file's head with the file's size.
-            return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+            mapped = np.lib.format.open_memmap(path, mode="r")
+            if not mapped.itemsize:  # which a copy may have: text of no characters becomes text of one
+                raise ValueError("its array has elements without a size")
+            return np.array(mapped)
         case {"path": str(path)}:
             return Path(path)
         case {"list": list(children)}:
-            return [decode(child, folder) for child in children]
+            return [decode(child, folder, budget) for child in children]
         case {"dict": dict(children)}:
-            return {key: decode(child, folder) for key, child in children.items()}
+            return {key: decode(child, folder, budget) for key, child in children.items()}
         case {"value": value}:
             return value
     raise ValueError("a result that the worker did not write")
-
-
-# What a function may return, as files; in all of the exercises it is under 1 MB.
-LARGEST = 64 * 2**20
 
 
 def read_result(folder: Path) -> Any:
@@ -90,28 +113,27 @@ def read_result(folder: Path) -> Any:
     Raises:
         ValueError, OSError: the worker did not write this.
     """
-    return decode(_read(folder / "result.json"), folder)
+    return _read(folder / "result.json", lambda encoded: decode(encoded, folder))
 
 
 def read_error(folder: Path) -> dict:
     """What explain() said; raises as read_result()."""
-    match _read(folder / "error.json"):
+    return _read(folder / "error.json", _error)
+
+
+def _error(encoded: Any) -> dict:
+    match encoded:
         case {"kind": str(kind), "message": str(message), "line": int() | None as line}:
             return {"kind": kind[:100], "message": message[:2000], "line": line}
     raise ValueError("an error that the worker did not write")
 
 
-def _read(path: Path) -> Any:
-    _refuse_large(path)
+def _read(path: Path, decoded: Callable) -> Any:
+    Budget(LARGEST_JSON).take(path)
     try:
-        return json.loads(path.read_text())
+        return decoded(json.loads(path.read_text()))
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
-
-
-def _refuse_large(path: Path) -> None:
-    if (size := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{size / 2**20:.0f} MB are more than a function may return")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from image_service import tensor
 from onnx import TensorProto, helper, numpy_helper
 from small_models import small_model
 
-from course import ROOT, model_files, models_for_tests, sandbox
+from course import ROOT, model_files, models_for_tests, processes, sandbox
 from course.sandbox import GB, MB, Limits, copy_submission
 from course.submission import Submission
 from serving import Problem
@@ -105,13 +108,90 @@ def test_what_was_too_much_is_told_however_quick_it_was(hostile):
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("function", ["large_files", "many_files"])
+@pytest.mark.parametrize("function", ["large_files", "many_files", "deep_folders"])
 def test_what_fills_the_disk_is_removed(hostile, tmp_path, function):
     folder = tmp_path / "full"
     folder.mkdir()
     with pytest.raises(Failed, match=r"was ended: it wrote more than 0.125 GB to the disk"):
         hostile.call(FILE, function, folder=folder)
     assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def as_ordinary_user():
+    """Runs a check, with a folder of its own, in a process that is not root's: nothing is closed to root."""
+    with tempfile.TemporaryDirectory() as name:
+        user = 54_321 if os.geteuid() == 0 else os.geteuid()
+        os.chown(name, user, -1)
+
+        def run(check: Callable[[Path], None]) -> None:
+            if not (child := os.fork()):
+                with suppress(BaseException):
+                    os.setuid(user)
+                    try:
+                        check(Path(name))
+                        os._exit(0)
+                    except BaseException:
+                        traceback.print_exc()
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0, "see above"
+
+        yield run
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_a_closed_folder_hides_nothing_and_goes(as_ordinary_user, mode):
+    """In a sandbox of an ordinary user, student code is that user, too."""
+
+    def check(folder: Path) -> None:
+        for place in (folder / "one", folder / "one" / "below", folder / "other"):
+            place.mkdir()
+            (place / "file").write_text("mine")
+            (place / "link").symlink_to(ROOT)
+        for place in (folder / "one" / "below", folder / "one", folder / "other"):
+            place.chmod(mode)
+        assert sandbox._size(folder, MB) > MB, "its files are not counted"
+        sandbox.defuse([folder / "one"])
+        assert (folder / "one" / "below" / "file").exists()
+        assert not os.path.lexists(folder / "one" / "below" / "link"), "the link is still there"
+        sandbox.remove(folder / "other")
+        assert not (folder / "other").exists()
+        (folder / "one" / "below").chmod(mode)
+        (folder / "one").chmod(mode)
+        sandbox._empty(folder / "one")
+        assert not list((folder / "one").iterdir())
+
+    as_ordinary_user(check)
+
+
+def test_memory_that_cannot_be_looked_at_counts(as_ordinary_user):
+    """What processes share is counted once by Linux alone, and of one's own processes."""
+
+    def check(folder: Path) -> None:
+        assert sandbox._memory(psutil.Process(1), "pss") > 0
+
+    as_ordinary_user(check)
+
+
+@needs_bubblewrap
+def test_a_sandbox_stays_until_it_is_ended(tmp_path):
+    """Its program may end before anybody looks for it."""
+    with sandbox.running(
+        ["true"], cwd=Path("/"), env=dict(os.environ), log=tmp_path / "log", folders=sandbox.Folders(set(), set())
+    ) as process:
+        assert process.wait(30) == 0
+        with pytest.raises(subprocess.TimeoutExpired):
+            process._popen.wait(1)
+    assert not of_students()
+
+
+@needs_bubblewrap
+def test_a_sandbox_that_ends_by_itself_is_no_fault_of_the_student(hostile, monkeypatch):
+    """As where the kernel ends it for want of memory, between its first word and our first look."""
+    code = "import json, os, sys; os.write(json.loads(sys.argv[5])['status'], b'started\n')"
+    monkeypatch.setattr(sandbox, "_in_bubblewrap", lambda command, *_: [sys.executable, "-c", code, *command])
+    with pytest.raises(processes.GraderFailure, match="did not start the sandbox"):
+        hostile.call(FILE, "exits")
 
 
 @needs_bubblewrap
@@ -209,7 +289,10 @@ def test_what_a_test_gives_to_read_stays_as_it_is(hostile, tmp_path):
         ("pickle_bomb_in_an_array", "raised ValueError: Object arrays cannot be saved"),
         ("forged_depth", "its result cannot be read: lists in lists without end"),
         ("forged_shape", "its result cannot be read: mmap length is greater than file size"),
-        ("forged_size", "its result cannot be read: 100 MB are more than a function may return"),
+        ("forged_size", "its result cannot be read: 100 MB are more than the 8 MB that a function may return"),
+        ("forged_lists", "its result cannot be read: 9 MB are more than the 8 MB that a function may return"),
+        ("forged_many", "its result cannot be read: 80 MB are more than the 64 MB that a function may return"),
+        ("forged_nothing", "its result cannot be read: its array has elements without a size"),
         ("forged_error", "its result cannot be read: an error that the worker did not write"),
         ("forged_pipe", "ended the program .* instead of returning"),
     ],
@@ -319,7 +402,7 @@ def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("kind", ["never_ready", "elsewhere"])
+@pytest.mark.parametrize("kind", ["never_ready", "elsewhere", "drip"])
 def test_a_server_that_is_never_ready_is_one_sentence(hostile, kind):
     with (
         pytest.raises(Failed, match=r"`uvicorn servers:app` was not ready after 3 s"),

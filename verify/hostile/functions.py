@@ -130,6 +130,15 @@ def many_files(folder):
     return 1
 
 
+def deep_folders(folder):
+    """More of them in each other than Python can follow, and a path longer than the kernel takes."""
+    os.chdir(folder)
+    for _ in range(3000):
+        os.mkdir("x")
+        os.chdir("x")
+    return 1
+
+
 def reach():
     """Which paths it can see, and which it could change."""
     places = json.loads((Path(__file__).parent / "paths.json").read_text())
@@ -174,6 +183,23 @@ def forged_size():
     with open(Path(sys.argv[1]) / "result.json", "wb") as file:
         file.truncate(100 * 2**20)
     os._exit(0)
+
+
+def forged_many():
+    """One array of 40 MB, and of no bytes on the disk, a hundred times."""
+    np.lib.format.open_memmap(Path(sys.argv[1]) / "result.npy", mode="w+", dtype=np.uint8, shape=(40 * 2**20,))
+    _answer(result_json=json.dumps({"list": [{"array": "result.npy"}] * 100}).encode())
+
+
+def forged_lists():
+    """Of which each takes 3 bytes here, and 64 where they are read."""
+    _answer(result_json=b'{"value": [' + b"[]," * 3 * 2**20 + b"[]]}")
+
+
+def forged_nothing():
+    """A million texts without a character: no bytes, and 4 MB when copied."""
+    head = b"{'descr': '<U0', 'fortran_order': False, 'shape': (1000000,), }".ljust(117) + b"\n"
+    _answer(result_npy=b"\x93NUMPY\x01\x00\x76\x00" + head, result_json=b'{"array": "result.npy"}')
 
 
 def forged_error():

@@ -29,6 +29,9 @@ async def app(scope, receive, send):
         await receive()
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    while KIND == "drip":
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.sleep(0.1)
     while scope["path"] == "/endless":
         await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
         await asyncio.sleep(0.01)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -360,15 +361,23 @@ def _excess(process: subprocess.Popen) -> str:
 
 def _request(method: str, url: str, timeout: float, **options: Any) -> httpx.Response:
     """As httpx.request(), but of an answer without end it takes 32 MB, and for no longer than the timeout."""
-    give_up = time.monotonic() + timeout
-    with httpx.stream(method, url, timeout=timeout, **options) as answer:
-        body = bytearray()
-        for part in answer.iter_bytes():  # as it comes: a server may send a byte a second
-            body += part
-            if len(body) > 32 * 2**20:
-                raise httpx.ReadError("the answer is longer than 32 MB")
+    give_up, body = time.monotonic() + timeout, bytearray()
+    with httpx.Client(timeout=timeout) as client:
+        # httpx begins its timeout anew with each byte, and a server may send one a second, headers among them.
+        late = threading.Timer(timeout, client.close)
+        late.start()
+        try:
+            with client.stream(method, url, **options) as answer:
+                for part in answer.iter_bytes():
+                    body += part
+                    if len(body) > 32 * 2**20:
+                        raise httpx.ReadError("the answer is longer than 32 MB")
+        except (httpx.TransportError, RuntimeError) as error:
             if time.monotonic() > give_up:
-                raise httpx.ReadTimeout(f"the answer had not ended after {timeout:.0f} s")
+                raise httpx.ReadTimeout(f"the answer had not ended after {timeout:.0f} s") from error
+            raise
+        finally:
+            late.cancel()
     headers = [pair for pair in answer.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")]
     return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 
@@ -16,6 +18,15 @@ if KIND == "never_ready":
     time.sleep(600)
 if KIND == "elsewhere":
     os.execv(sys.executable, [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "0"])
+if KIND == "drip_head":
+    with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as listener:
+        while True:
+            connection, _ = listener.accept()
+            with suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nname: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
 
 
 async def app(scope, receive, send):
@@ -29,6 +40,8 @@ async def app(scope, receive, send):
         await receive()
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    if KIND == "drip":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # uvicorn would wait for the end of the answer
     while KIND == "drip":
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         await asyncio.sleep(0.1)

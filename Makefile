@@ -24,7 +24,6 @@ SERVICES ?=
 PAYLOAD ?=
 QUICK ?=
 FORCE ?=
-YES ?=
 DIFF ?=
 LIE ?=
 BROWSER ?=
@@ -126,7 +125,7 @@ watch: $(READY) $(RESNET18) ## Check each exercise whose file you save, until Ct
 	@$(PY) -m course watch
 
 solution: $(READY) ## The solution, once yours passes, or FORCE=1; DIFF=1        | make solution EX=04
-	@$(PY) -m course solution $(EX) $(if $(FORCE)$(YES),--force) $(if $(DIFF),--diff)
+	@$(PY) -m course solution $(EX) $(if $(FORCE),--force) $(if $(DIFF),--diff)
 
 reset: $(READY) ## The starter back; your own file is kept aside                  | make reset EX=04
 	@$(PY) -m course reset $(EX)

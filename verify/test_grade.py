@@ -468,7 +468,7 @@ def big(kind: bytes, **said: str) -> bytes:
     return member(kind, 60 * MB, bytes(60 * MB), **said)
 
 
-SPARSE = b"27 GNU.sparse.size=90000000\n26 GNU.sparse.numblocks=1\n22 GNU.sparse.map=0,0\n"
+SPARSE = b"28 GNU.sparse.size=90000000\n26 GNU.sparse.numblocks=1\n22 GNU.sparse.map=0,0\n"
 
 
 @pytest.mark.parametrize(

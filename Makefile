@@ -24,7 +24,6 @@ SERVICES ?=
 PAYLOAD ?=
 QUICK ?=
 FORCE ?=
-YES ?=
 DIFF ?=
 LIE ?=
 BROWSER ?=
@@ -126,7 +125,7 @@ watch: $(READY) $(RESNET18) ## Check each exercise whose file you save, until Ct
 	@$(PY) -m course watch
 
 solution: $(READY) ## The solution, once yours passes, or FORCE=1; DIFF=1        | make solution EX=04
-	@$(PY) -m course solution $(EX) $(if $(FORCE)$(YES),--force) $(if $(DIFF),--diff)
+	@$(PY) -m course solution $(EX) $(if $(FORCE),--force) $(if $(DIFF),--diff)
 
 reset: $(READY) ## The starter back; your own file is kept aside                  | make reset EX=04
 	@$(PY) -m course reset $(EX)
@@ -180,7 +179,7 @@ docs: $(READY) ## Read the course page in a browser                             
 ##@ For instructors
 
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
-	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+	@$(PY) -m pytest --numprocesses 3 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
 
 grade: $(READY) ## Points and reports, of one submission or a class    | make grade SUBMISSIONS=folder JOBS=2
 	@$(PY) -m course grade --submission "$(SUBMISSION)" --submissions "$(SUBMISSIONS)" --ex "$(EX)" --jobs "$(JOBS)" \

@@ -110,7 +110,7 @@ def _run_tests(exercise: Exercise, console: Console) -> Verdict:
     console.print()
     if done:
         left_out = f" {report.skipped} of {report.tests} tests could not run here." if report.skipped else ""
-        console.print(f"[bold green]Done: {exercise.points} of {exercise.points} points.[/]{left_out}")
+        console.print(f"[bold green]Done: {report.points:g} of {exercise.points} points.[/]{left_out}")
     elif code == pytest.ExitCode.OK:
         console.print("[yellow]None of the tests could run here.[/]")
     else:

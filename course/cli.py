@@ -297,6 +297,8 @@ def grade(
     except KeyboardInterrupt:
         console.print("[bold]Stopped. What was graded is kept: the same command goes on from here.[/]")
         raise typer.Exit(130) from None
+    except OSError as error:  # a full disk, above all
+        raise Problem(f"{error}. What was graded is kept: mend that, and the same command goes on.") from error
     print_results(results, plan, console)
     if not all(result.final for result in results):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from html import escape
 
 from course.results import SubmissionResult, points
 
-MARKS = {"done": "✅", "partly": "🟡", "not yet": "❌", "not graded": "⚠️", "inconclusive": "⚠️"}
+MARKS = {"done": "✅", "partly": "🟡", "not yet": "❌", "not graded": "⚠️", "inconclusive": "⚠️", "open": "⚠️"}
 
 
 def as_summary(result: SubmissionResult) -> str:
@@ -21,7 +21,7 @@ def as_summary(result: SubmissionResult) -> str:
     for exercise in result.exercises:
         failed = [test for test in exercise.tests if test.outcome != "passed" and not test.private]
         messages = [(f"{exercise.number} {test.name}", test.message) for test in failed]
-        if why := exercise.problem or exercise.failure:
+        if why := exercise.told:
             messages = [(f"{exercise.number} {exercise.state}", why)]
         for name, message in messages:
             # The block ends with an empty line, wherever it is: in <pre> alone it does not.
@@ -36,7 +36,7 @@ def as_classroom(result: SubmissionResult) -> str:
         {
             "name": f"{exercise.number} {exercise.title}",
             "status": "error" if exercise.problem else "pass" if exercise.reached >= exercise.worth else "fail",
-            "message": exercise.problem or exercise.failure or f"{points(exercise)} points",
+            "message": exercise.told or f"{points(exercise)} points",
             "score": exercise.reached,
             "max_score": 0 if exercise.optional else exercise.worth,
             "test_code": "",

@@ -304,8 +304,8 @@ def print_results(results: list[SubmissionResult], plan: Plan, console: Console)
     console.print(f"Reports: {escape(str(plan.output))}/index.html, class.csv, and a folder for each submission.")
     loose = [(result, exercise) for result in results for exercise in result.exercises if not exercise.final]
     for result, exercise in loose[:10]:
-        why = exercise.problem or "inconclusive: the machine was too busy to tell."
-        console.print(f"[yellow]{escape(result.name)}, exercise {exercise.number}: {exercise.state}.[/] {escape(why)}")
+        where = f"{escape(result.name)}, exercise {exercise.number}"
+        console.print(f"[yellow]{where}: {exercise.state}.[/] {escape(exercise.why_open)}")
     if loose:
         console.print(
             f"[bold yellow]{len(loose)} of {sum(len(result.exercises) for result in results)} exercises have no final"

@@ -51,8 +51,8 @@ def as_junit(result: SubmissionResult) -> str:
         tests = exercise.tests or [_stand_in(exercise)]
         counts = {
             "tests": str(len(tests)),
-            "failures": str(sum(test.outcome == "failed" for test in tests)),
-            "errors": str(int(bool(exercise.problem))),
+            "failures": str(0 if exercise.problem else sum(test.outcome == "failed" for test in tests)),
+            "errors": str(len(tests) if exercise.problem else 0),
             "skipped": str(0 if exercise.problem else sum(test.open for test in tests)),
             "time": f"{exercise.seconds:.3f}",
         }
@@ -76,8 +76,7 @@ def as_junit(result: SubmissionResult) -> str:
 def _stand_in(exercise: ExerciseResult) -> TestResult:
     """What stands for the tests of an exercise that could not be run."""
     outcome = "skipped" if exercise.problem else "failed"
-    message = exercise.problem or exercise.failure
-    return TestResult(id=f"{exercise.number}::graded", points=exercise.worth, outcome=outcome, message=message)
+    return TestResult(id=f"{exercise.number}::graded", points=exercise.worth, outcome=outcome, message=exercise.told)
 
 
 def _line(text: str) -> str:

@@ -6,7 +6,6 @@ The grader's process never imports a test, nor anything of a submission.
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from course import ROOT, grade_container, models_for_tests
 from course.manifest import Exercise
-from course.processes import running, wait
+from course.processes import running, signal_name, wait
 from course.recorder import read_results
 from course.results import ExerciseResult, TestResult
 from course.sandbox import MODES, without_network
@@ -69,9 +68,9 @@ def grade_exercise(
     Raises:
         Stopped: stop was set.
     """
-    runs = [_run_twice([exercise.test], exercise.points, folder, work, options, stop)]
+    runs = [run_twice([exercise.test], exercise.points, folder, work, options, stop)]
     if private := private_tests(exercise, options):
-        run = _run_twice(private, None, folder, work, options, stop)
+        run = run_twice(private, None, folder, work, options, stop)
         tests = [test.model_copy(update={"private": True}) for test in run.tests]
         runs.append(Run(tests, run.problem and f"private tests: {run.problem}", run.seconds, run.own_seconds))
     tests = [test for run in runs for test in run.tests]
@@ -95,10 +94,10 @@ def private_tests(exercise: Exercise, options: Options) -> list[str]:
     return [path.name for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
 
 
-def _run_twice(
+def run_twice(
     tests: list[str], worth: float | None, folder: Path, work: Path, options: Options, stop: threading.Event
 ) -> Run:
-    """One run, and a second one of the tests that were inconclusive."""
+    """As run_tests(), and once more the tests that were inconclusive."""
     first = run_tests(tests, worth, folder, work, options, stop)
     again = [test.id for test in first.tests if test.outcome == "inconclusive"]
     if not again:
@@ -157,7 +156,7 @@ def _without(test: TestResult, *places: Path) -> dict[str, str]:
     """What a test says, with file names in place of paths below these folders."""
     said = {"message": test.message, "details": test.details}
     for place in places:
-        said = {field: text.replace(f"{place}/", "") for field, text in said.items()}
+        said = {field: text.replace(f"{place}/", "").replace(str(place), ".") for field, text in said.items()}
     return said
 
 
@@ -173,7 +172,7 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
     if code is None:
         return Run([], "The grader's run had not ended in time and was stopped.")
     if code < 0 or code > 128:  # bubblewrap hands a signal on as 128 and more, as shells do
-        return Run([], f"The grader's run was ended by {_name(-code if code < 0 else code - 128)}.")
+        return Run([], f"The grader's run was ended by {signal_name(-code if code < 0 else code - 128)}.")
     if recorded is None:
         return Run([], f"The grader's run left no results of its own (exit code {code}). It says: {said}")
     if recorded["problems"] or recorded["exit"] not in (0, 1) or recorded["exit"] != code:
@@ -190,12 +189,6 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
 def _place(tests: list[str], options: Options) -> Path:
     """What the names of tests are relative to."""
     return ROOT if tests[0].startswith("tests/") else options.private
-
-
-def _name(number: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
 
 
 def _pytest(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from course import ROOT, manifest
 from course.grade import private_files
 from course.manifest import Exercise
-from course.results import ExerciseResult, SubmissionResult, TestResult
+from course.results import AGAIN, ExerciseResult, SubmissionResult, TestResult
 from serving import Problem
 
-AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for this submission to be run again."
 # What goes into the archive. Of the solutions, the one that exports the models which the tests serve;
 # setup.sh removes it once they are made.
 TREE = (

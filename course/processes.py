@@ -61,6 +61,13 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
     return None
 
 
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; real-time signals have no names."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def end(process: subprocess.Popen, patience: float = 5) -> None:
     """End a process and everything that carries its mark: politely, then not."""
     if process.poll() is None:

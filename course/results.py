@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 LONGEST = 6000
+AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for this submission to be run again."
 # What a terminal takes for a command: ESC [ ... letter, ESC ] ... BEL or ESC \, ESC and one character.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
@@ -99,8 +100,13 @@ class ExerciseResult(BaseModel):
 
     @property
     def final(self) -> bool:
-        """Whether running it again could not change it."""
-        return not self.problem and not any(test.outcome == "inconclusive" for test in self.tests)
+        """Whether running it again could not change it: a Docker engine may have been started meanwhile."""
+        return not self.problem and not any(test.open for test in self.tests)
+
+    @property
+    def why_open(self) -> str:
+        """Why there is no final verdict, for the teacher."""
+        return self.problem or next((test.message for test in self.tests if test.open), "")
 
     @property
     def state(self) -> str:
@@ -108,10 +114,15 @@ class ExerciseResult(BaseModel):
         if self.problem:
             return "not graded"
         if not self.final:
-            return "inconclusive"
+            return "inconclusive" if any(test.outcome == "inconclusive" for test in self.tests) else "open"
         if self.reached >= self.worth:
             return "done"
-        return "partly" if self.reached or self.open else "not yet"
+        return "partly" if self.reached else "not yet"
+
+    @property
+    def told(self) -> str:
+        """Why no test was run, in words for the student: of the grader's trouble no more than that there was some."""
+        return AGAIN if self.problem else self.failure
 
 
 class SubmissionResult(BaseModel):

@@ -22,7 +22,7 @@ import pytest
 
 from course import ROOT, processes, sandbox, worker
 from course.manifest import solution
-from course.processes import end, free_port, wait
+from course.processes import end, free_port, signal_name, wait
 from course.sandbox import LIMITS, Limits
 
 
@@ -128,7 +128,7 @@ class Submission:
             if (folder / "error.json").exists():
                 fail(_told(file, function, name, worker.read_error(folder)))
             if code < 0:
-                fail(f"{name} crashed the interpreter ({signal.Signals(-code).name}).\n{_tail(output)}")
+                fail(f"{name} crashed the interpreter ({signal_name(-code)}).\n{_tail(output)}")
             if not (folder / "result.json").exists():
                 fail(f"{name} ended the program (exit code {code}) instead of returning. Does it call sys.exit()?")
             return worker.read_result(folder)
@@ -152,7 +152,7 @@ class Submission:
         command = [sys.executable, str(path), *map(str, arguments)]
         finished = self._finish(command, env or {}, timeout, name, self.folders(_options(arguments), env, write=writes))
         if finished.code < 0:
-            fail(f"`{name}` crashed the interpreter ({signal.Signals(-finished.code).name}).\n{_tail(finished.output)}")
+            fail(f"`{name}` crashed the interpreter ({signal_name(-finished.code)}).\n{_tail(finished.output)}")
         return finished
 
     @contextmanager
@@ -420,7 +420,9 @@ def expect(holds: bool, *, called: str, got: Any, expected: str, hint: str) -> N
 
 def _short(value: Any, limit: int = 400) -> str:
     if type(value).__module__ == "numpy" and hasattr(value, "shape"):
-        return f"an array of shape {value.shape}, {value.dtype}, values {value.min():.4g} to {value.max():.4g}"
+        numbers = value.size and value.dtype.kind in "biuf"
+        values = f", values {value.min():.4g} to {value.max():.4g}" if numbers else ""
+        return f"an array of shape {value.shape}, {value.dtype}{values}"
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else f"{text[:limit]} ..."
 

@@ -10,6 +10,7 @@ KINDS = {
     "test_hostile.py": "hostile answers that harm nobody else",
 }
 COUNTS: dict[str, Counter] = {}
+FIGURES: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,15 +24,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    kind = dict(report.user_properties).get("kind")
-    if kind and (report.when == "call" or report.failed):
+    properties = dict(report.user_properties)
+    kind = properties.get("kind")
+    if kind and (report.when == "call" or not report.passed):
         COUNTS.setdefault(kind, Counter())[report.outcome] += 1
+    if report.when == "call" and "figure" in properties:
+        FIGURES.append(properties["figure"])
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    if COUNTS:
+    if COUNTS or FIGURES:
         terminalreporter.section("the course")
     for kind, outcomes in sorted(COUNTS.items()):
         skipped = f", {outcomes['skipped']} more skipped" if outcomes["skipped"] else ""
         graded = outcomes.total() - outcomes["skipped"]
         terminalreporter.write_line(f"{kind:40} {outcomes['passed']} of {graded}{skipped}")
+    for figure in FIGURES:
+        terminalreporter.write_line(figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from course.grade_run import Options, run_tests
+from course.grade_run import Options, run_twice
 from course.manifest import Exercise
 
 
@@ -26,9 +26,10 @@ def grade(exercise: Exercise, folder: Path, scratch: Path, *, only: list[str] = 
     """
     tests = [f"{exercise.test}::{test}" for test in only] or [exercise.test]
     worth = None if only else exercise.points
-    run = run_tests(tests, worth, folder, scratch / "work", Options(limit=limit), threading.Event())
-    if run.problem:
-        raise RuntimeError(run.problem)
+    run = run_twice(tests, worth, folder, scratch / "work", Options(limit=limit), threading.Event())
+    noisy = [f"{test.id}: {test.message}" for test in run.tests if test.outcome == "inconclusive"]
+    if run.problem or noisy:
+        raise RuntimeError(run.problem or noisy[0])
     outcomes = {test.id.partition("::")[2]: test for test in run.tests}
     return Graded(
         failed={name: f"{test.message}\n{test.details}" for name, test in outcomes.items() if test.outcome == "failed"},

@@ -188,7 +188,7 @@ def inside(name: str) -> Path | None:
         raise Refused(f"Its archive holds a path that points outside: {clean(name)[:200]}")
     if SKIPPED & set(path.parts) or not path.parts:
         return None
-    if len(path.parts) > MOST_FOLDERS:
+    if len(path.parts) - 1 > MOST_FOLDERS:
         raise Refused(f"Its archive holds more than {MOST_FOLDERS} folders, one in the other.")
     return Path(path)
 

@@ -104,7 +104,7 @@ def private_folder(text: str) -> Path | None:
 def private_files(folder: Path) -> dict[str, Path]:
     """What private tests consist of, data beside them included, by their names in there."""
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if not {"__pycache__", ".git"} & set(name.split("/"))}
+    return {name: path for name, path in found.items() if not handed_in.SKIPPED & set(name.split("/"))}
 
 
 def whole_number(name: str, text: str, otherwise: int, most: int) -> int:

@@ -241,7 +241,7 @@ def several(folder: Path) -> list[HandedIn]:
         if one.source.is_symlink():
             one.refused = f"{one.name} is a link, and none is followed. {TAKEN}"
         elif one.source not in found:
-            one.refused = f"{one.name} is nothing that can be unpacked. {TAKEN}"
+            one.refused = f"{one.name} is neither a folder nor an archive of a known kind. {TAKEN}"
     return handed_in
 
 

@@ -539,9 +539,9 @@ def test_a_class_as_platforms_hand_it_out(tmp_path):
     for number, submission in enumerate(found):
         submission.take_over(tmp_path / str(number))
     assert {one.name: one.refused.partition(" (")[0] or list(one.digests) for one in found} == {
-        "anna.7z": "anna.7z is nothing that can be unpacked. Taken are folders and archives",
-        "bob.rar": "bob.rar is nothing that can be unpacked. Taken are folders and archives",
-        "carl.py": "carl.py is nothing that can be unpacked. Taken are folders and archives",
+        "anna.7z": "anna.7z is neither a folder nor an archive of a known kind. Taken are folders and archives",
+        "bob.rar": "bob.rar is neither a folder nor an archive of a known kind. Taken are folders and archives",
+        "carl.py": "carl.py is neither a folder nor an archive of a known kind. Taken are folders and archives",
         "linked": "linked is a link, and none is followed. Taken are folders and archives",
         "mac": ["ex07_providers.py"],
         "moodle_1_file_": ["ex07_providers.py"],

@@ -317,7 +317,7 @@ def gradescope(
     / "autograder.zip",
 ) -> None:
     """Build the archive that Gradescope's machines grade with."""
-    from course.grade import whole_number
+    from course.grade import private_folder, whole_number
     from course.gradescope import choose, write_archive
     from course.sandbox import MODES
 
@@ -329,7 +329,7 @@ def gradescope(
     names = write_archive(
         output,
         chosen,
-        private=Path(private) if private else None,
+        private=private_folder(private),
         isolation=isolation or "process",
         jobs=whole_number("JOBS", jobs, 2, 64),
         limit=whole_number("TIME", limit, 600, 86_400),

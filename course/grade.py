@@ -70,8 +70,6 @@ class Plan:
             raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
         if isolation and isolation not in ISOLATIONS:
             raise Problem(f"ISOLATION={isolation}: there are {', '.join(ISOLATIONS)}.")
-        if private and not any(Path(private).glob("test_ex[0-9][0-9]*.py")):
-            raise Problem(f"PRIVATE={private}: no file test_exNN_name.py is in there.")
         chosen = [manifest.find(number) for number in dict.fromkeys(ex.replace(",", " ").split())]
         found = [handed_in.one(Path(submission))] if submission else handed_in.several(Path(submissions))
         return cls(
@@ -80,13 +78,32 @@ class Plan:
             options=Options(
                 isolation=isolation or "process",
                 limit=whole_number("TIME", limit, 600, 86_400),
-                private=Path(private).resolve() if private else None,
+                private=private_folder(private),
             ),
             jobs=whole_number("JOBS", jobs, 1, 64),
             output=Path(output).resolve() if output else OUTPUT,
             fresh=fresh,
             single=bool(submission),
         )
+
+
+def private_folder(text: str) -> Path | None:
+    """The folder of private tests that PRIVATE names; None where it is empty.
+
+    Raises:
+        Problem: no such tests are in there.
+    """
+    if not text:
+        return None
+    if not any(Path(text).glob("test_ex[0-9][0-9]*.py")):
+        raise Problem(f"PRIVATE={text}: no file test_exNN_name.py is in there.")
+    return Path(text).resolve()
+
+
+def private_files(folder: Path) -> dict[str, Path]:
+    """What private tests consist of, data beside them included, by their names in there."""
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if not handed_in.SKIPPED & set(name.split("/"))}
 
 
 def whole_number(name: str, text: str, otherwise: int, most: int) -> int:
@@ -250,11 +267,11 @@ def _earlier(file: Path, key: str) -> ExerciseResult | None:
 
 def key_of(submission: HandedIn, exercise: Exercise, options: Options) -> str:
     """A digest of all that a result depends on: the submission's files, the tests, the grader, how it grades."""
-    private = sorted(options.private.glob("*.py")) if private_tests(exercise, options) else []
+    private = private_files(options.private) if private_tests(exercise, options) else {}
     depends_on = [
         submission.digests or submission.refused,
         exercise.model_dump(exclude={"hints", "goal", "title", "run", "part"}),
-        [_digest(ROOT / exercise.test), *map(_digest, private)],
+        [_digest(ROOT / exercise.test), {name: _digest(path) for name, path in private.items()}],
         _grader(),
         [options.isolation, options.limit],
     ]

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from course import ROOT, manifest
+from course.grade import private_files
 from course.manifest import Exercise
 from course.results import AGAIN, ExerciseResult, SubmissionResult, TestResult
 from serving import Problem
@@ -172,7 +173,7 @@ def write_archive(
             if file.is_file() and "__pycache__" not in name and not of_others:
                 files[name] = file
     if private:
-        files |= {f"private/{file.name}": file for file in sorted(private.glob("*.py"))}
+        files |= {f"private/{name}": file for name, file in private_files(private).items()}
 
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

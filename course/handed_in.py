@@ -4,6 +4,8 @@ Only regular files are copied, and no link is followed: what a submission could 
 outside. Archives are unpacked piece by piece under a limit on files and bytes, whatever they say about themselves.
 """
 
+import bz2
+import gzip
 import hashlib
 import lzma
 import os
@@ -22,10 +24,13 @@ from course.results import clean
 from course.sandbox import MB, copy_submission
 from serving import Problem
 
-MOST_FILES, MOST_BYTES = 2000, 50 * MB
+MOST_FILES, MOST_BYTES, MOST_FOLDERS = 2000, 50 * MB, 20  # folders: one in the other
+MOST_SAID, MOST_SAID_AT_ONCE = MB, MB // 64  # what a tar says about its files: long names and the like
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TAKEN = f"Taken are folders and archives ({', '.join(ARCHIVES)})."
 SKIPPED = {"__pycache__", "__MACOSX", ".git", ".venv", "node_modules", ".DS_Store"}
-
+NO_SUBMISSION = {".csv", ".txt", ".md", ".html"}  # of the teacher or the platform, beside the submissions
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by how they begin
 
 # What reading somebody else's archive can raise.
 BROKEN = (OSError, EOFError, ValueError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -49,14 +54,16 @@ class HandedIn:
 
     def take_over(self, into: Path) -> None:
         """Copy or unpack it into an empty folder, and find the exercises in there."""
+        if self.refused:
+            return
         shutil.rmtree(into, ignore_errors=True)
+        unpacked, copied, source = into / "unpacked", into / "submission", self.source
         try:
-            unpacked = into / "unpacked"
-            if not self.source.is_dir():
-                self._unpack(unpacked)
-            self.left_out = copy_submission(unpacked if unpacked.is_dir() else self.source, into / "submission")
-            into = into / "submission"
-            self.folder = shape(into)
+            source = archive_in(self.source) or self.source
+            if not source.is_dir():
+                _unpack(source, unpacked)
+            self.left_out = copy_submission(unpacked if unpacked.is_dir() else source, copied)
+            self.folder = shape(copied)
             self.digests = {
                 path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
                 for path in sorted(self.folder.rglob("*"))
@@ -65,15 +72,25 @@ class HandedIn:
         except (Refused, Problem) as refused:
             self.refused = str(refused).replace(str(unpacked), "It").replace(str(self.source), "It")
         except BROKEN as error:
-            self.refused = f"{self.name} cannot be unpacked: {clean(str(error)) or type(error).__name__}."
+            said = str(error)
+            for place in (unpacked, copied, source.parent):  # of the grader's machine, nothing is said
+                said = said.replace(f"{place}{os.sep}", "")
+            self.refused = f"{self.name} cannot be unpacked: {clean(said) or type(error).__name__}."
 
-    def _unpack(self, into: Path) -> None:
-        into.mkdir(parents=True)
-        for path, file in _files_of(self.source, _Allowance()):
-            target = into / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as copy:
-                shutil.copyfileobj(file, copy)
+
+def archive_in(folder: Path) -> Path | None:
+    """The archive that is all there is in a folder, as Moodle hands out what somebody has uploaded."""
+    found = [] if not folder.is_dir() else [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return found[0] if len(found) == 1 and _is_archive(found[0]) else None
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    into.mkdir(parents=True)
+    for path, file in _files_of(archive, _Allowance()):
+        target = into / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as copy:
+            shutil.copyfileobj(file, copy)
 
 
 class _Allowance:
@@ -122,16 +139,42 @@ def _files_of_zip(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _
 
 
 def _files_of_tar(source: Path, allowance: _Allowance) -> Iterator[tuple[Path, _Limited]]:
-    # Read as a stream: a member that is skipped is read past, and counted as well.
-    with tarfile.open(source, "r|*") as archive:
-        for member in archive:
+    # Two counts of bytes: a sparse file can be larger than all of the archive, and what is skipped is read as well.
+    with _opened(source) as file, _Tar.open(fileobj=_Limited(file, _Allowance()), mode="r|") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # or it would remember them all
             allowance.file()
-            allowance.bytes += member.size
-            if allowance.bytes > MOST_BYTES:
-                raise Refused(f"It has more than {MOST_BYTES // MB} MB.")
             if member.isreg() and (path := inside(member.name)) is not None:
-                allowance.bytes -= member.size
                 yield path, allowance.limited(archive.extractfile(member))
+
+
+def _opened(archive: Path) -> BinaryIO:
+    """The archive, without its compression."""
+    with archive.open("rb") as file:
+        begins = file.read(8)
+    opens = next((opens for magic, opens in COMPRESSED.items() if begins.startswith(magic)), open)
+    return opens(archive, "rb")
+
+
+# Members that are no files, and say something about the next one: the kinds whose content tarfile reads.
+SAYING = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive. What it says about the next one is read whole, so that there are limits to it, too."""
+
+    def _proc_member(self, archive: "_Tar") -> tarfile.TarInfo:
+        if self.type in SAYING:
+            archive.said += self.size
+            if self.size > MOST_SAID_AT_ONCE or archive.said > MOST_SAID:
+                raise Refused("Its archive says more about its files than is ever needed.")
+        if self.size < 0:
+            raise Refused("Its archive holds a file of less than no bytes.")
+        return super()._proc_member(archive)
+
+
+class _Tar(tarfile.TarFile):
+    tarinfo, said = _Member, 0
 
 
 def inside(name: str) -> Path | None:
@@ -143,7 +186,11 @@ def inside(name: str) -> Path | None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
         raise Refused(f"Its archive holds a path that points outside: {clean(name)[:200]}")
-    return None if SKIPPED & set(path.parts) or not path.parts else Path(path)
+    if SKIPPED & set(path.parts) or not path.parts:
+        return None
+    if len(path.parts) - 1 > MOST_FOLDERS:
+        raise Refused(f"Its archive holds more than {MOST_FOLDERS} folders, one in the other.")
+    return Path(path)
 
 
 def shape(folder: Path, deeper: int = 4) -> Path:
@@ -181,15 +228,26 @@ def several(folder: Path) -> list[HandedIn]:
     """
     if not folder.is_dir():
         raise Problem(f"SUBMISSIONS={folder}: there is no such folder.")
-    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
-    found = [path for path in found if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
+    found = [path for path in there if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
     if any(path.name in exercise.files for path in folder.iterdir() for exercise in exercises()):
         raise Problem(
             f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
         )
     if not found:
         raise Problem(f"SUBMISSIONS={folder}: neither a folder nor an archive ({', '.join(ARCHIVES)}) is in there.")
-    return _handed_in(found)
+    handed_in = _handed_in([path for path in there if path in found or not _is_note(path)])
+    for one in handed_in:
+        if one.source.is_symlink():
+            one.refused = f"{one.name} is a link, and none is followed. {TAKEN}"
+        elif one.source not in found:
+            one.refused = f"{one.name} is neither a folder nor an archive of a known kind. {TAKEN}"
+    return handed_in
+
+
+def _is_note(path: Path) -> bool:
+    """Whether it is about the submissions, and none of them."""
+    return path.is_file() and (path.suffix.lower() in NO_SUBMISSION or path.stem.upper() == "README")
 
 
 def _is_archive(path: Path) -> bool:

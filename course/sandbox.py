@@ -562,4 +562,4 @@ def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 
     return left_out
 
 
-NO_ANSWER = {"__pycache__", "node_modules", "venv", "site", "reports"}
+NO_ANSWER = {"__pycache__", "__MACOSX", "node_modules", "venv", "site", "reports"}

@@ -1,6 +1,7 @@
 """make grade: what comes out of grading is right, whatever a submission or the grader's machine does."""
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,11 +21,12 @@ import psutil
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from course import ROOT
-from course.grade import Plan
-from course.grade_run import verdict
+from course import ROOT, handed_in, manifest
+from course.grade import Plan, key_of
+from course.grade_run import Options, verdict
 from course.recorder import read_results
 from course.results import clean
+from course.sandbox import MB
 from serving import Problem
 
 GRADE = [sys.executable, "-m", "course", "grade"]
@@ -83,8 +86,8 @@ def result(output: Path, slug: str, number: str = "07") -> dict:
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("private")
-    (folder / "test_ex07_private.py").write_text(PRIVATE.format(count=str(folder / "count")))
+    folder, count = tmp_path_factory.mktemp("private"), tmp_path_factory.mktemp("count") / "count"
+    (folder / "test_ex07_private.py").write_text(PRIVATE.format(count=str(count)))
     return folder
 
 
@@ -445,6 +448,115 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
 def test_what_cannot_be_graded_is_one_sentence(typed, sentence):
     with pytest.raises(Problem, match=re.escape(sentence)):
         Plan.make(**typed)
+
+
+def taken_over(path: Path, into: Path) -> handed_in.HandedIn:
+    found = handed_in.one(path)
+    found.take_over(into)
+    return found
+
+
+def member(kind: bytes, size: int, content: bytes = b"", name: str = "ex07_providers.py") -> bytes:
+    """A member of a tar archive that says of its size what it likes."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content + bytes(-len(content) % 512)
+
+
+def big(kind: bytes, **said: str) -> bytes:
+    return member(kind, 60 * MB, bytes(60 * MB), **said)
+
+
+SHORT, LONG = (b"%d a=".ljust(size - 4, b"a") % size + b"\n" for size in (16_000, 32_000))  # records of pax
+SPARSE = b"28 GNU.sparse.size=90000000\n26 GNU.sparse.numblocks=1\n22 GNU.sparse.map=0,0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (lambda: big(tarfile.REGTYPE), "It has more than 50 MB."),
+        (lambda: big(tarfile.REGTYPE, name="node_modules/skipped"), "It has more than 50 MB."),
+        (lambda: member(tarfile.DIRTYPE, -(10**12)) + big(tarfile.REGTYPE), "of less than no bytes"),
+        (lambda: member(tarfile.XHDTYPE, -(10**12)), "of less than no bytes"),
+        (lambda: big(tarfile.XHDTYPE), "says more about its files"),
+        (lambda: big(tarfile.GNUTYPE_LONGNAME), "says more about its files"),
+        (lambda: member(tarfile.XHDTYPE, len(LONG), LONG), "says more about its files"),
+        (lambda: 100 * member(tarfile.XGLTYPE, len(SHORT), SHORT), "says more about its files"),
+        (lambda: member(tarfile.XHDTYPE, len(SPARSE), SPARSE) + member(tarfile.REGTYPE, 0), "It has more than 50 MB."),
+        (lambda: member(tarfile.REGTYPE, 0, name="a/" * 40), "more than 20 folders, one in the other"),
+    ],
+    ids=["big", "skipped", "negative", "negative pax", "pax", "longname", "long pax", "many pax", "sparse", "deep"],
+)
+def test_no_archive_fills_the_disk_or_the_memory(tmp_path, content, sentence):
+    path = tmp_path / "anna.tar.gz"
+    path.write_bytes(gzip.compress(content(), 1))
+    tracemalloc.start()
+    refused = taken_over(path, tmp_path / "in").refused
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sentence in refused
+    assert peak < 10 * MB
+    assert sum(file.stat().st_size for file in (tmp_path / "in").rglob("*") if file.is_file()) < 51 * MB
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["GNU", "pax"])
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", ""), ("a.tgz", "gz"), ("a.tar.bz2", "bz2"), ("a.TAR.XZ", "xz")])
+def test_every_kind_of_tar_is_taken(tmp_path, kind, name, mode):
+    with tarfile.open(tmp_path / name, f"w:{mode}", format=kind) as archive:
+        archive.add(hand_in(tmp_path / "course"), "é" * 120)  # too long for the header alone
+    found = taken_over(tmp_path / name, tmp_path / "in")
+    assert (found.refused, list(found.digests)) == ("", ["ex07_providers.py"])
+
+
+def test_no_message_tells_where_the_grader_works(tmp_path):
+    """An archive in which a file is also a folder, and one with the same file twice."""
+    for second in ("ex07_providers.py/file", "ex07_providers.py"):
+        with tarfile.open(tmp_path / "anna.tar", "w") as archive:
+            for name in ("ex07_providers.py", second):
+                archive.addfile(tarfile.TarInfo(name))
+        refused = taken_over(tmp_path / "anna.tar", tmp_path / "in").refused
+        assert re.fullmatch(r"anna\.tar cannot be unpacked: \[.*'ex07_providers\.py.*", refused)
+        assert str(tmp_path) not in refused
+
+
+def test_a_class_as_platforms_hand_it_out(tmp_path):
+    """Each student has a row: with points, or with a sentence that says what cannot be taken."""
+    folder = tmp_path / "class"
+    hand_in(folder / "mac" / "hw1")
+    hand_in(folder / "mac" / "__MACOSX" / "hw1", file="._ex07_providers.py")
+    (folder / "moodle_1_file_").mkdir()
+    (folder / "moodle_1_file_" / ".DS_Store").touch()
+    with zipfile.ZipFile(folder / "moodle_1_file_" / "hw1.zip", "w") as archive:
+        archive.writestr("hw1/ex07_providers.py", BROKEN)
+    (folder / "linked").symlink_to(folder / "mac")
+    for name in ("anna.7z", "bob.rar", "carl.py", "README", "grades.csv", "notes.txt", "index.html", ".hidden"):
+        (folder / name).write_bytes(b"7z")
+    found = handed_in.several(folder)
+    for number, submission in enumerate(found):
+        submission.take_over(tmp_path / str(number))
+    assert {one.name: one.refused.partition(" (")[0] or list(one.digests) for one in found} == {
+        "anna.7z": "anna.7z is neither a folder nor an archive of a known kind. Taken are folders and archives",
+        "bob.rar": "bob.rar is neither a folder nor an archive of a known kind. Taken are folders and archives",
+        "carl.py": "carl.py is neither a folder nor an archive of a known kind. Taken are folders and archives",
+        "linked": "linked is a link, and none is followed. Taken are folders and archives",
+        "mac": ["ex07_providers.py"],
+        "moodle_1_file_": ["ex07_providers.py"],
+    }
+
+
+def test_data_beside_private_tests_is_part_of_what_a_result_depends_on(tmp_path):
+    private = hand_in(tmp_path / "private", "", "test_ex07_private.py")
+    submission, exercise = taken_over(hand_in(tmp_path / "anna"), tmp_path / "in"), manifest.find("07")
+    keys = []
+    for name in ("test_ex07_private.py", "expected.npy", "expected.npy", "data/more.json", "__pycache__/test.pyc"):
+        hand_in((private / name).parent, f"{len(keys)}", Path(name).name)
+        keys.append(key_of(submission, exercise, Options(private=private)))
+    assert len(set(keys[:4])) == 4
+    assert keys[4] == keys[3]
 
 
 OUTCOMES = """

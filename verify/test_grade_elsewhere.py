@@ -14,7 +14,7 @@ from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
 from course.grade_reports import write_class, write_submission
-from course.gradescope import choose
+from course.gradescope import choose, write_archive
 from course.results import ExerciseResult, SubmissionResult, TestResult
 from serving import Problem
 
@@ -46,12 +46,33 @@ def test_the_archive_has_what_grading_needs_and_no_more(archive):
     assert archive.stat().st_size < 5_000_000
 
 
-def test_an_archive_that_could_not_grade_is_not_built(tmp_path):
-    command = [sys.executable, "-m", "course", "gradescope", "--isolation", "docker", "--output", tmp_path / "zip"]
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["--isolation", "docker"], "there are none, process."),
+        (["--private", "typo"], "PRIVATE=typo: no file test_exNN_name.py is in there."),
+    ],
+)
+def test_an_archive_that_could_not_grade_is_not_built(tmp_path, typed, sentence):
+    command = [sys.executable, "-m", "course", "gradescope", *typed, "--output", tmp_path / "zip"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
-    assert "there are none, process." in run.stdout + run.stderr
+    assert sentence in run.stdout + run.stderr
     assert not (tmp_path / "zip").exists()
+
+
+def test_private_tests_take_their_data_along(tmp_path):
+    for name in ("test_ex07_private.py", "expected.npy", "data/more.json"):
+        hand_in((tmp_path / "private" / name).parent, "", Path(name).name)
+    hand_in(tmp_path / "private" / "__pycache__", "", "test_ex07_private.pyc")
+    names = write_archive(
+        tmp_path / "zip", choose("07"), private=tmp_path / "private", isolation="process", jobs=1, limit=600
+    )
+    assert [name for name in names if name.startswith("private/")] == [
+        "private/data/more.json",
+        "private/expected.npy",
+        "private/test_ex07_private.py",
+    ]
 
 
 def test_what_needs_containers_is_not_for_gradescope():

@@ -80,8 +80,7 @@ class Budget:
         """
         self.left -= max(path.stat().st_size, 2**12)
         if self.left < 0:
-            taken = (self.size - self.left) / 2**20
-            raise ValueError(f"{taken:.0f} MB are more than the {self.size // 2**20} MB that a function may return")
+            raise ValueError(f"it is larger than the {self.size // 2**20} MB that a function may return")
 
 
 def decode(encoded: dict, folder: Path, budget: Budget | None = None) -> Any:

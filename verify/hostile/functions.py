@@ -131,9 +131,9 @@ def many_files(folder):
 
 
 def deep_folders(folder):
-    """More of them in each other than Python can follow."""
+    """More of them in each other than Python can follow, or the kernel takes in one path."""
     os.chdir(folder)
-    for _ in range(1200):
+    for _ in range(2100):
         os.mkdir("x")
         os.chdir("x")
     return 1

@@ -431,7 +431,8 @@ def _hand_over(write: Iterable[Path], read: Iterable[Path]) -> None:
         if path.is_relative_to(tempfile.gettempdir()):  # pytest's temporary folders are for their owner alone
             for one in _all_of(path):
                 if not one.is_symlink():
-                    one.chmod(one.stat().st_mode | (0o055 if one.is_dir() else 0o044))
+                    mode = one.stat().st_mode
+                    one.chmod(mode | (0o055 if mode & 0o100 else 0o044))  # 0o100: a program, or a folder
             if path.is_file() and not path.is_symlink() and path.stat().st_uid == user:
                 # It stays as it is, though he may write to its folder: in there, files are their owners' alone.
                 os.chown(path, 0, 0)

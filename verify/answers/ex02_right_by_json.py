@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from google.protobuf.json_format import MessageToDict
 
+from course import ROOT
 from course.weights import load_again
 from serving import Problem
 from serving.images import open_image, preprocess
@@ -80,7 +81,7 @@ if __name__ == "__main__":
         if fixed:
             sys.exit(f"{fixed[0]} has a fixed batch axis")
         print(facts)
-        photo = Path(__file__).parent.parent / "data" / "cat.png"
+        photo = ROOT / "data" / "cat.png"
         gap = difference_from_pytorch(sys.argv[1], photo)
         sys.exit(None if gap < 1e-4 else f"It differs from PyTorch by {gap}.")
     except Problem as problem:

@@ -179,7 +179,7 @@ docs: $(READY) ## Read the course page in a browser                             
 ##@ For instructors
 
 test: $(READY) ## All tests, on solutions/ or on a submission                     | make test SUBMISSION=path/to/folder
-	@$(PY) -m pytest --numprocesses 3 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(if $(SUBMISSION),--submission "$(SUBMISSION)")
 
 grade: $(READY) ## Points and reports, of one submission or a class    | make grade SUBMISSIONS=folder JOBS=2
 	@$(PY) -m course grade --submission "$(SUBMISSION)" --submissions "$(SUBMISSIONS)" --ex "$(EX)" --jobs "$(JOBS)" \

@@ -75,7 +75,7 @@ def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], c
         table.add_column(column, justify="right")
     lost = []
     for one in results:
-        reached = sum(test["points"] for test in one["tests"] if test["outcome"] == "passed")
+        reached = round(sum(test["points"] for test in one["tests"] if test["outcome"] == "passed"), 4)
         points = f"{reached:g} of {one['worth']:g}"
         table.add_row(one["number"], f"{one['seconds']:.1f}", f"{one['own_seconds']:.1f}", points)
         why = [f"{test['id']}: {test['message']}" for test in one["tests"] if test["outcome"] == "failed"]
@@ -108,7 +108,7 @@ def _class_killed_half_way(
     wrong = [f"{path.parent.parent.name}/{path.stem} was graded again" for path, at in kept.items() if path.stat().st_mtime_ns != at]  # fmt: skip
     for name, kind in names.items():
         for exercise, result in zip(exercises, results.get(name, []), strict=False):
-            reached = sum(test["points"] for test in result["tests"] if test["outcome"] == "passed")
+            reached = round(sum(test["points"] for test in result["tests"] if test["outcome"] == "passed"), 4)
             if result["problem"] or reached != (0 if kind else exercise.points):
                 wrong.append(f"{name}, exercise {exercise.number}: {reached:g} points. {result['problem']}")
         if len(results.get(name, [])) != len(exercises):

@@ -134,7 +134,7 @@ reset: $(READY) ## The starter back; your own file is kept aside                
 doctor: ## What is wrong here, and the command that mends it                      | make doctor
 	@for python in "$(PYTHON)" python3 $(PY); do \
 	  if "$$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null; then \
-	    exec "$$python" -I course/doctor.py --python "$(PYTHON)" --port "$(PORT)"; fi; done; \
+	    exec "$$python" -I course/student/doctor.py --python "$(PYTHON)" --port "$(PORT)"; fi; done; \
 	echo "There is no Python 3 here. Install Python 3.11 or newer, then: make doctor"; exit 1
 
 list: $(READY) ## All exercises                                                   | make list
@@ -147,7 +147,7 @@ optimize: $(READY) $(RESNET18) ## Optimise the graph, show what became of it; QU
 	@$(PY) solutions/ex06_optimize.py $(if $(QUICK),--quick)
 
 large-model: $(READY) ## Why big models are two files: one over 2 GB, made now    | make large-model
-	@$(PY) -m course.large_model
+	@$(PY) -m course.given.large_model
 
 loadtest: $(READY) $(SERVED) ## Services under load, beside the bare cores; EX=13  | make loadtest EX=13
 	@$(PY) -m course loadtest --ex "$(EX)" --services "$(SERVICES)" --payload "$(PAYLOAD)" --users "$(USERS)" \
@@ -236,7 +236,7 @@ $(RESNET18): | $(READY)
 	@$(PY) solutions/ex01_export.py
 
 $(PROGRAM): $(RESNET18) | $(READY)
-	@$(PY) -m course.export_program $(RESNET18) $@
+	@$(PY) -m course.given.export_program $(RESNET18) $@
 
 # The two models of exercises 15 and 16.
 models/model_a.onnx: | $(READY)

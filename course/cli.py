@@ -1,7 +1,6 @@
 """The commands of `python -m course`, which the Makefile calls."""
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from course import ROOT, manifest
-from course.processes import is_free
+from course import ROOT
+from course.base import manifest
+from course.base.processes import is_free
 from serving import Problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="The course.")
@@ -61,7 +61,7 @@ Number = Annotated[str, Argument(help="The exercise; without, the one that you a
 @app.callback()
 def before_any_command() -> None:
     """The course."""
-    from course.starters import keep_starters
+    from course.student.starters import keep_starters
 
     keep_starters()
 
@@ -69,8 +69,8 @@ def before_any_command() -> None:
 @app.command()
 def check(number: Annotated[str, Argument(help="The exercise; all without.")] = "") -> None:
     """Hold exercises/ against the tests, up to the first failure of each exercise."""
-    from course import guide
-    from course.check import Stopped
+    from course.student import guide
+    from course.student.check import Stopped
 
     try:
         if not guide.check(number, guide.terminal()):
@@ -83,7 +83,7 @@ def check(number: Annotated[str, Argument(help="The exercise; all without.")] = 
 @app.command()
 def hint(number: Number = "") -> None:
     """The next hint of an exercise."""
-    from course import guide
+    from course.student import guide
 
     guide.hint(number, guide.terminal())
 
@@ -91,7 +91,7 @@ def hint(number: Number = "") -> None:
 @app.command()
 def progress() -> None:
     """How far along you are, from what the last checks found."""
-    from course import guide
+    from course.student import guide
 
     guide.show_progress(guide.terminal())
 
@@ -99,7 +99,7 @@ def progress() -> None:
 @app.command()
 def watch() -> None:
     """Check the exercise whose file was saved, until Ctrl-C."""
-    from course.watch import watch_exercises
+    from course.student.watch import watch_exercises
 
     watch_exercises(console)
 
@@ -111,7 +111,7 @@ def solution(
     diff: Annotated[bool, Option(help="What differs from your own.")] = False,
 ) -> None:
     """The solution of an exercise whose tests pass."""
-    from course import guide
+    from course.student import guide
 
     guide.show_solution(number, force, diff, guide.terminal())
 
@@ -119,7 +119,7 @@ def solution(
 @app.command()
 def reset(number: Annotated[str, Argument(help="The exercise.")] = "") -> None:
     """Put an exercise's starter back; the student's own files are kept."""
-    from course import guide
+    from course.student import guide
 
     guide.reset(number, guide.terminal())
 
@@ -132,7 +132,7 @@ def serve(
 ) -> None:
     """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
     exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if is_service(manifest.solution(file))), None)
+    file = next((file for file in exercise.files if manifest.is_service(manifest.solution(file))), None)
     if file is None:
         raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
     if not (folder / file).is_file():
@@ -153,20 +153,13 @@ def serve(
     os.execve(sys.executable, command, os.environ | {"BENTOML_DO_NOT_TRACK": "True"})
 
 
-def is_service(path: Path) -> bool:
-    """Whether a solution's file holds a BentoML service or an ASGI application."""
-    return path.suffix == ".py" and bool(
-        re.search("^(class ImageClassifierService|app = FastAPI)", path.read_text(), re.M)
-    )
-
-
 @app.command()
 def bento(
     ex: Annotated[str, Option(help="The exercise whose service to pack.")] = "10",
     folder: Annotated[Path, Option(help="Where its bentofile is.")] = ROOT / "solutions",
 ) -> None:
     """Pack the service of an exercise with `bentoml build`."""
-    from course import containers
+    from course.images import containers
 
     containers.bento(ex, folder)
 
@@ -178,7 +171,7 @@ def containerize(
     folder: Annotated[Path, Option(help="Where that Dockerfile is.")] = ROOT / "solutions",
 ) -> None:
     """Make an image of the service of an exercise."""
-    from course import containers
+    from course.images import containers
 
     containers.containerize(ex, by, folder)
 
@@ -190,7 +183,7 @@ def run_container(
     port: Annotated[int, Option(help="Where it can be reached.")] = 3000,
 ) -> None:
     """Become `docker run` for the image of an exercise."""
-    from course import containers
+    from course.images import containers
 
     containers.run_container(ex, by, port)
 
@@ -207,7 +200,7 @@ def docs() -> None:
 @app.command()
 def figures() -> None:
     """Measure agreement, start-up and memory."""
-    from course.figures import print_figures
+    from course.measure.figures import print_figures
 
     print_figures()
 
@@ -224,7 +217,8 @@ def loadtest(
     output: Annotated[Path | None, Option(help="Where the report goes; otherwise into reports/loadtest/.")] = None,
 ) -> None:
     """Put services under the same load in turn, beside what the cores do without a server."""
-    from course.loadtest import Plan, loadtest, report_folder
+    from course.loadtest.plan import Plan
+    from course.loadtest.run import loadtest, report_folder
 
     plan = Plan.make(
         ex=ex, services=services, payload=payload, users=users, duration=duration, rounds=rounds, folder=folder
@@ -235,7 +229,7 @@ def loadtest(
 @app.command()
 def crowd() -> None:
     """Send 500 photographs at once to exercise 09's application and to exercise 10's service."""
-    from course.crowd import print_crowd
+    from course.measure.crowd import print_crowd
 
     print_crowd()
 
@@ -246,7 +240,7 @@ def images(
     folder: Annotated[Path, Option(help="Where the Dockerfiles are.")] = ROOT / "dockerfiles",
 ) -> None:
     """Build the images of exercise 08."""
-    from course.images import build_all, chosen, inference
+    from course.images.build import build_all, chosen, inference
 
     build_all(chosen(inference(folder), words), console)
 
@@ -259,8 +253,8 @@ def compare_images(
     output: Annotated[Path, Option(help="Where the report goes.")] = ROOT / "reports" / "images",
 ) -> None:
     """Measure the images: build, size by layer, start-up, first prediction."""
-    from course.compare_images import compare
-    from course.images import COMPARED, chosen
+    from course.images.build import COMPARED, chosen
+    from course.images.compare import compare
 
     compare(chosen(COMPARED, words), output, rounds, fresh, console)
 
@@ -278,8 +272,8 @@ def grade(
     fresh: Annotated[bool, Option(help="Take no result of an earlier run.")] = False,
 ) -> None:
     """Grade one submission or a class; started again, it goes on with what has no final result."""
-    from course.grade import Plan, print_results
-    from course.grade import grade as grade_all
+    from course.grading.grade import Plan, print_results
+    from course.grading.grade import grade as grade_all
 
     plan = Plan.make(
         submission=submission,
@@ -317,9 +311,10 @@ def gradescope(
     / "autograder.zip",
 ) -> None:
     """Build the archive that Gradescope's machines grade with."""
-    from course.grade import private_folder, whole_number
-    from course.gradescope import choose, write_archive
-    from course.sandbox import MODES
+    from course.grading.grade import whole_number
+    from course.grading.gradescope import choose, write_archive
+    from course.grading.handed_in import private_folder
+    from course.isolation.sandbox import MODES
 
     if isolation and isolation not in MODES:
         raise Problem(
@@ -349,7 +344,7 @@ def grade_benchmark(
     limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
 ) -> None:
     """Measure what grading costs, and kill the grader half-way."""
-    from course.grade_benchmark import run
+    from course.measure.grading import run
 
     if not run(ex, size, hostile, jobs, isolation, limit):
         raise typer.Exit(1)
@@ -358,7 +353,7 @@ def grade_benchmark(
 @app.command("manifest")
 def write_manifest() -> None:
     """Write what is made from course.toml and exercises/: README's table, the digests of the starters."""
-    from course.readme import with_table
+    from course.pages.readme import with_table
 
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text()))

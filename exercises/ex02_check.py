@@ -17,7 +17,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT
-from course.script import run
+from course.given.script import run
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import MODEL_PATH

@@ -18,8 +18,8 @@ from rich.table import Table
 from torch import nn
 from typer import Argument, Option
 
-from course.netron import view
-from course.script import run
+from course.given.netron import view
+from course.given.script import run
 from serving import Problem
 from serving.model import MODEL_PATH, MODELS_DIR
 

@@ -13,8 +13,8 @@ import numpy as np
 from typer import Option
 
 # What the course gives: the runtimes, one process for each turn, tables and plots.
-from course.benchmark import Lie, Plan, benchmark
-from course.script import run
+from course.given.benchmark import Lie, Plan, benchmark
+from course.given.script import run
 
 
 def timed(function: Callable) -> Callable:

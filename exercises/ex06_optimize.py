@@ -16,9 +16,9 @@ import onnxruntime as ort
 from typer import Option
 
 # What the course gives: whose work each node does, latencies measured as in exercise 05, tables and picture.
-from course.graphs import work
-from course.optimize_report import report
-from course.script import run
+from course.given.graphs import work
+from course.given.optimize_report import report
+from course.given.script import run
 from serving import Problem
 from serving.model import MODEL_PATH
 
@@ -106,7 +106,7 @@ def operators(model_path: Path) -> dict[str, int]:
 def fusions(before: Path, after: Path) -> list[dict]:
     """Which nodes of one file were fused into which node of the other, in the new graph's order.
 
-    A fusion is a node that does the work of two or more old ones (course.graphs.work finds them). No fusion is a
+    A fusion is a node that does the work of two or more old ones (course.given.graphs.work finds them). No fusion is a
     node that is what it was, the same operator on the same weights, where a neighbour that computed nothing
     was removed.
 

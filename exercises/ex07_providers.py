@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer import Option
 
-from course.script import run
+from course.given.script import run
 from serving import Problem
 from serving.model import MODEL_PATH
 

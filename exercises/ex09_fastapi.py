@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 from typer import Option
 
-from course.processes import is_free
-from course.script import run
+from course.base.processes import is_free
+from course.given.script import run
 from serving import Problem
 from serving.http import RequestLimits
 from serving.images import BadImage, open_image, preprocess

@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import nn
 from typer import Option
 
-from course.script import run
-from course.weights import Classifier, load_classifier
+from course.given.script import run
+from course.given.weights import Classifier, load_classifier
 from serving import Problem
 from serving.model import MODELS_DIR
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT
-from course.script import run
+from course.given.script import run
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import MODEL_PATH
@@ -117,7 +117,7 @@ def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | Non
     """
     import torch  # here, not above: it takes seconds, and the rest of this file does not need it
 
-    from course.weights import load_again
+    from course.given.weights import load_again
 
     metadata = describe(path)["metadata"]
     model = load_again(metadata.get("architecture", ""), metadata.get("weights", ""), checkpoint)

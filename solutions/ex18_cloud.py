@@ -14,8 +14,10 @@ import httpx
 from rich.console import Console
 from typer import Option
 
-from course import ROOT, containers, docker
-from course.script import run
+from course import ROOT
+from course.base import docker
+from course.given.script import run
+from course.images import containers
 from serving import Problem
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
-from course.script import call
+from course.given.script import call
 from serving import Problem
 from serving.model import labels, open_model, weights
 from serving.store import MODEL_FILE, checked_file, moved_in_whole, sha256, stored

@@ -22,7 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from typer import Option
 
-from course.script import run
+from course.given.script import run
 from serving import Problem
 from serving.model import MODELS_DIR
 

@@ -13,8 +13,8 @@ from image_service import assert_does_not_start
 from PIL import Image
 from small_models import small_model
 
-from course.load import CLIENTS, answers, ask, tally, workers
-from course.submission import Server, Submission, expect, fail
+from course.harness.load import CLIENTS, answers, ask, tally, workers
+from course.harness.submission import Server, Submission, expect, fail
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")

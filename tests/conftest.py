@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from course import ROOT, models_for_tests
-from course.submission import Submission
+from course import ROOT
+from course.harness import models_for_tests
+from course.harness.submission import Submission
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +18,7 @@ def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """The folder under test."""
     folder, scratch = Path(request.config.getoption("--submission")), tmp_path_factory.mktemp("submission")
     if request.config.getoption("--warm"):
-        from course.warm import WarmSubmission
+        from course.student.warm import WarmSubmission
 
         with closing(WarmSubmission(folder, scratch)) as submission:
             yield submission
@@ -53,5 +54,5 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
-    """A folder with real models: see course/models_for_tests.py."""
+    """A folder with real models: see course/harness/models_for_tests.py."""
     return models_for_tests.ready()

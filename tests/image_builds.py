@@ -12,9 +12,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from course import ROOT, docker
-from course.images import lend_wheels
-from course.submission import Submission, fail
+from course import ROOT
+from course.base import docker
+from course.harness.submission import Submission, fail
+from course.images.build import lend_wheels
 from serving import Problem
 
 # A cold cache: 100 s for PyTorch without CUDA, 95 for ONNX Runtime with it, on two cores. A warm one: 2 to 5.
@@ -41,13 +42,13 @@ def make_context(folder: Path, models_dir: Path) -> Path:
 
 def program(models_dir: Path) -> Path:
     """resnet18.onnx as a PyTorch program, made once and kept beside it."""
-    made_from = hashlib.sha256((ROOT / "course" / "export_program.py").read_bytes()).hexdigest()[:12]
+    made_from = hashlib.sha256((ROOT / "course" / "given" / "export_program.py").read_bytes()).hexdigest()[:12]
     folder = models_dir / f"program-{made_from}"
     path = folder / "resnet18.pt2"
     with FileLock(models_dir / "program-lock"):
         if not path.exists():
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, "-m", "course.export_program", models_dir / "resnet18.onnx", path]
+            command = [sys.executable, "-m", "course.given.export_program", models_dir / "resnet18.onnx", path]
             subprocess.run(command, cwd=ROOT, check=True, timeout=200)
     return path
 

@@ -8,7 +8,7 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT
 from PIL import Image
 
-from course.submission import Server, Submission, expect, fail
+from course.harness.submission import Server, Submission, expect, fail
 from serving.images import preprocess
 from serving.model import labels, top5
 

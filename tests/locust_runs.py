@@ -15,8 +15,8 @@ from image_service import tensor
 from PIL import Image
 
 from course import ROOT
-from course.processes import wait
-from course.submission import Log, Submission, expect, fail
+from course.base.processes import wait
+from course.harness.submission import Log, Submission, expect, fail
 
 FILE = "locustfiles/ex11_locustfile.py"
 PATHS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
     code: int
     log: str
-    samples: dict  # what course/load_samples.py wrote
+    samples: dict  # what course/loadtest/samples.py wrote
 
 
 class Received(NamedTuple):
@@ -73,7 +73,14 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     """Run the submission's locust file without its web page. Fails the test where it sends nothing."""
     folder, log_file = submission.new_folder("locust"), submission.new_folder("log") / "log"
     file = submission.existing(FILE)
-    command = [sys.executable, "-m", "locust", "-f", f"{file},{ROOT / 'course' / 'load_samples.py'}", "--headless"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        f"{file},{ROOT / 'course' / 'loadtest' / 'samples.py'}",
+        "--headless",
+    ]
     command += ["--only-summary", "--host", url, "--users", str(users), "--spawn-rate", str(users), *options]
     command += ["--samples", str(folder), "--warm-up", "0", "--window", str(seconds), "--stop-timeout", "5"]
     folders = submission.folders({}, write=[folder])

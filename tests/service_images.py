@@ -12,8 +12,9 @@ import numpy as np
 from bad_input import CAT
 from image_builds import container
 
-from course import ROOT, docker
-from course.submission import Submission, expect, fail
+from course import ROOT
+from course.base import docker
+from course.harness.submission import Submission, expect, fail
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import best5, labels, open_model, softmax

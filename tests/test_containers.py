@@ -11,9 +11,10 @@ import pytest
 import service_images as images
 import yaml
 
-from course import ROOT, containers, docker
-from course.cli import is_service
-from course.manifest import exercises, solution
+from course import ROOT
+from course.base import docker
+from course.base.manifest import exercises, is_service, solution
+from course.images import containers
 from serving import Problem
 
 BENTOFILES = sorted((ROOT / "bentofiles").glob("*.yaml"))
@@ -115,7 +116,7 @@ def test_a_containerize_that_failed_fails(store, tmp_path):
     try:
         before = docker.inspect("course-test/old:bento")["Id"]
         code = (
-            "from course.containers import *\n"
+            "from course.images.containers import *\n"
             f"try:\n    containerize_bento('ex10_service:latest', 'course-test/old:bento', Path('{tmp_path}/log'))\n"
             "except Problem as problem:\n    print(problem)"
         )

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from course import model_files
-from course.submission import Submission, expect
+from course.harness import model_files
+from course.harness.submission import Submission, expect
 
 SEED = 3
 

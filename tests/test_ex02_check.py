@@ -7,7 +7,7 @@ import pytest
 from small_models import small_model
 
 from course import ROOT
-from course.submission import Submission, expect
+from course.harness.submission import Submission, expect
 
 CAT = ROOT / "data" / "cat.png"
 

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 from small_models import small_model
 
-from course import model_files
-from course.processes import wait
-from course.submission import Submission, expect, fail
+from course.base.processes import wait
+from course.harness import model_files
+from course.harness.submission import Submission, expect, fail
 
 FILE = "ex03_visualize.py"
 # What each method adds to the convolution, the activation and the pooling that all of them share.
@@ -152,7 +152,7 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(submission, tmp_path,
                 called=f"GET {url}, where {model.name} is to be seen",
                 got=f"a page whose model is {file[1] if file else 'missing'}, {len(got)} bytes",
                 expected=f"netron's page with {model.name}, {model.stat().st_size} bytes",
-                hint="view(models, port, browser) of course.netron does this",
+                hint="view(models, port, browser) of course.given.netron does this",
             )
             outside = httpx.get(f"{url}/data/{models[0].name if model is models[1] else models[1].name}").status_code
             assert outside == 404, "nothing but the model is handed out of its folder"

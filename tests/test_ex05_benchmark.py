@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from course import sandbox
-from course.submission import Submission, expect, fail
+from course.harness.submission import Submission, expect, fail
+from course.isolation import sandbox
 
 # Runs in the worker's process: functions cannot travel there, so these call the student's ones on the spot.
 DRIVER = '''

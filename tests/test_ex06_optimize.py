@@ -11,8 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from course import model_files
-from course.submission import Submission, expect
+from course.harness import model_files
+from course.harness.submission import Submission, expect
 
 FILE = "ex06_optimize.py"
 AGREEMENT = 1e-4

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from image_builds import PATIENCE, build, container, make_context
 
-from course import ROOT, docker
-from course.submission import expect, fail
+from course import ROOT
+from course.base import docker
+from course.harness.submission import expect, fail
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import labels, open_model, top5

@@ -18,8 +18,8 @@ from image_service import assert_classified, assert_logits, assert_refused, asse
 from PIL import Image
 
 from course import ROOT
-from course.processes import free_port, left_behind, wait
-from course.submission import Server, Submission, expect, fail
+from course.base.processes import free_port, left_behind, wait
+from course.harness.submission import Server, Submission, expect, fail
 
 FILE = "ex09_fastapi.py"
 

@@ -26,8 +26,8 @@ from image_service import (
 from PIL import Image
 
 from course import ROOT
-from course.processes import free_port
-from course.submission import Submission, expect
+from course.base.processes import free_port
+from course.harness.submission import Submission, expect
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 

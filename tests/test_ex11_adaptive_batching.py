@@ -25,8 +25,8 @@ from image_service import (
 )
 from PIL import Image
 
-from course.load import Answer, tally
-from course.submission import Server, Submission, expect, fail
+from course.harness.load import Answer, tally
+from course.harness.submission import Server, Submission, expect, fail
 
 SERVICE = "ex11_adaptive_batching.py"
 LIMIT = 32

@@ -18,8 +18,8 @@ from PIL import Image
 from small_models import small_model
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
-from course.load import workers
-from course.submission import Submission, expect, fail
+from course.harness.load import workers
+from course.harness.submission import Submission, expect, fail
 
 SERVICE = "ex12_gpu.py"
 WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")

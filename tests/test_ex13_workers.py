@@ -22,8 +22,8 @@ from image_service import (
 )
 from PIL import Image
 
-from course.load import workers
-from course.submission import Server, Submission, expect
+from course.harness.load import workers
+from course.harness.submission import Server, Submission, expect
 from serving.cores import cores
 
 SERVICE = "ex13_workers.py"

@@ -23,7 +23,7 @@ from under_load import (
     assert_unharmed_by_a_new_model,
 )
 
-from course.submission import expect
+from course.harness.submission import expect
 
 SERVICE = "ex14_sequential.py"
 

@@ -30,7 +30,7 @@ from under_load import (
     wait_until,
 )
 
-from course.submission import expect
+from course.harness.submission import expect
 from serving.images import preprocess
 from serving.model import best5, labels, softmax
 

@@ -14,8 +14,9 @@ import service_images as images
 from image_builds import container
 from service_images import CONFINED, DOCKERFILE, assert_classifies, serving, worker, written
 
-from course import ROOT, docker
-from course.submission import Submission, expect, fail
+from course import ROOT
+from course.base import docker
+from course.harness.submission import Submission, expect, fail
 from serving import Problem
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(images.PATIENCE)]
@@ -87,7 +88,7 @@ class Images:
         self.bento(service)
         tag = images.tag_of(self.submission, f"{service}-bento")
         log = self.submission.new_folder("containerize") / "log"
-        code = f"from course.containers import *; containerize_bento('{service}:test', '{tag}', Path('{log}'))"
+        code = f"from course.images.containers import *; containerize_bento('{service}:test', '{tag}', Path('{log}'))"
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,

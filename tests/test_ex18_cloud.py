@@ -24,9 +24,11 @@ from bad_input import CAT
 from service_images import CONFINED, DOCKERFILE, serving
 from under_load import requests_in_work, wait_until
 
-from course import ROOT, docker, sandbox
-from course.processes import free_port
-from course.submission import Server, Submission, expect, fail
+from course import ROOT
+from course.base import docker
+from course.base.processes import free_port
+from course.harness.submission import Server, Submission, expect, fail
+from course.isolation import sandbox
 
 pytestmark = pytest.mark.timeout(images.PATIENCE)
 

@@ -33,9 +33,9 @@ from under_load import (
     own_copy,
 )
 
-from course.load import ask, workers
-from course.processes import free_port, left_behind, wait
-from course.submission import Server, Submission, expect, fail
+from course.base.processes import free_port, left_behind, wait
+from course.harness.load import ask, workers
+from course.harness.submission import Server, Submission, expect, fail
 
 SERVICE, CLIENT = "ex19_tasks.py", "ex19_client.py"
 ROUTE = "/classify_archive"

@@ -18,8 +18,8 @@ from under_load import (
 )
 
 from course import ROOT
-from course.load import load, tally
-from course.submission import Finished, Server, Submission, expect
+from course.harness.load import load, tally
+from course.harness.submission import Finished, Server, Submission, expect
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 

@@ -12,7 +12,7 @@ import pytest
 from image_builds import program
 
 from course import ROOT
-from course.processes import wait
+from course.base.processes import wait
 
 # Nothing listens on port 9: as if there were no network, wherever this runs.
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}

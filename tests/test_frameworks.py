@@ -6,9 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from course import frameworks, page
-from course.frameworks import fetch_stars
-from course.processes import free_port
+from course.base.processes import free_port
+from course.pages import frameworks
+from course.pages import hook as page
+from course.pages.frameworks import fetch_stars
 
 # What fails in a thread would only be a stack trace in the middle of the build.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

@@ -20,8 +20,8 @@ from course_copy import Copy
 from filelock import FileLock
 
 from course import ROOT
-from course.manifest import exercises, find, untouched
-from course.processes import marked, running, wait
+from course.base.manifest import exercises, find, untouched
+from course.base.processes import marked, running, wait
 
 FILE = "ex04_inference.py"
 HINTS = find("04").hints

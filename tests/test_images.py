@@ -10,9 +10,10 @@ import pytest
 from image_builds import PATIENCE, built, make_context
 from rich.console import Console
 
-from course import ROOT, docker
-from course.compare_images import compare, told_apart
-from course.images import Image, from_dockerfile
+from course import ROOT
+from course.base import docker
+from course.images.build import Image, from_dockerfile
+from course.images.compare import compare, told_apart
 from serving import Problem
 
 # Answers like an image of the course, and has nothing in it; LABEL is what it sees on every photograph.

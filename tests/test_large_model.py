@@ -10,11 +10,12 @@ import onnx
 import pytest
 from onnx.external_data_helper import uses_external_data
 
-from course import ROOT, large_model
-from course.processes import running, wait
+from course import ROOT
+from course.base.processes import running, wait
+from course.given import large_model
 from serving import Problem
 
-COMMAND = [sys.executable, "-m", "course.large_model"]
+COMMAND = [sys.executable, "-m", "course.given.large_model"]
 MEGABYTE = 10**6
 
 

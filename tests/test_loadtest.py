@@ -15,10 +15,12 @@ import pytest
 from image_service import tensor
 from PIL import Image
 
-from course import ROOT, loadtest_report
-from course.ceiling import Work, answer, within
-from course.loadtest import Plan, batch_counts, require_equal, turn_of, without_server
-from course.processes import marked, running, wait
+from course import ROOT
+from course.base.processes import marked, running, wait
+from course.loadtest import report as tables
+from course.loadtest.ceiling import Work, answer, within
+from course.loadtest.plan import Plan
+from course.loadtest.run import batch_counts, require_equal, turn_of, without_server
 from serving import Problem
 from serving.model import softmax
 
@@ -199,10 +201,10 @@ def test_no_metrics_are_no_batches():
 def test_the_gain_of_batching_is_compared_at_the_batches_that_were_served():
     bare = [{1: 100.0, 8: 200.0, 16: 240.0, 32: 240.0}]
     rows = [{"batches": {}, "over_first": [1.0]}, {"batches": {"a.b": 8.0}, "over_first": [1.8]}]
-    said = loadtest_report.batching(rows, bare)
+    said = tables.batching(rows, bare)
     assert said["bare_gain"] == pytest.approx(2)
     assert said["share"] == pytest.approx(0.9)
-    assert loadtest_report.batching(rows[:1], bare) is None
+    assert tables.batching(rows[:1], bare) is None
 
 
 def test_speed_is_compared_only_where_answers_agree():
@@ -294,7 +296,7 @@ def test_stopping_ends_everything_with_one_line(tmp_path, models_dir, stop):
     options = ["--services", "10", "--users", "2", "--duration", "1", "--rounds", "50", "--output", tmp_path / "report"]
     with loadtest(tmp_path, models_dir, *options) as process:
         give_up = time.monotonic() + 60
-        wanted = "locust" if stop == signal.SIGINT else "course.ceiling"
+        wanted = "locust" if stop == signal.SIGINT else "course.loadtest.ceiling"
         while not any(wanted in " ".join(one.cmdline()) for one in marked(process.mark)):
             assert time.monotonic() < give_up, (tmp_path / "log").read_text()
             assert process.poll() is None, (tmp_path / "log").read_text()

@@ -17,9 +17,9 @@ from locust_runs import (
 )
 
 from course import ROOT
-from course.manifest import solution
-from course.processes import free_port, running, wait
-from course.submission import Submission
+from course.base.manifest import solution
+from course.base.processes import free_port, running, wait
+from course.harness.submission import Submission
 
 
 def test_drives_a_real_service(submission, models_dir):

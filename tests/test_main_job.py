@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from course import ROOT
-from course.processes import free_port, marked, running, wait
+from course.base.processes import free_port, marked, running, wait
 
 # `make test` hands its own flags on to every make below it; what is tested here is a make of its own.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from course import ROOT
-from course.cli import is_service
-from course.manifest import Exercise, exercises, find, solution
-from course.readme import with_table
+from course.base.manifest import Exercise, exercises, find, is_service, solution
+from course.pages.readme import with_table
 from serving import Problem
 
 EACH = pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)

@@ -8,9 +8,10 @@ import onnxruntime as ort
 import pytest
 from small_models import small_model
 
-from course import ROOT, timing
-from course.benchmark_turn import load_exercise
-from course.graphs import work
+from course import ROOT
+from course.given import timing
+from course.given.benchmark_turn import load_exercise
+from course.given.graphs import work
 
 FILE = "ex06_optimize.py"
 

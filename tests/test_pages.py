@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from small_models import small_model
 
-from course import ROOT, page
-from course.frameworks import frameworks
-from course.manifest import exercises, solution
-from course.processes import free_port
+from course import ROOT
+from course.base.manifest import exercises, solution
+from course.base.processes import free_port
+from course.pages import hook as page
+from course.pages.frameworks import frameworks
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from course import ROOT
-from course.submission import Server
+from course.harness.submission import Server
 
 CAT = (ROOT / "data" / "cat.png").read_bytes()
 

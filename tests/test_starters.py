@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from course import ROOT
-from course.manifest import exercises, untouched
+from course.base.manifest import exercises, untouched
 
 
 @pytest.mark.parametrize(

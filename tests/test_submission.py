@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from course import ROOT
-from course.submission import Submission
+from course.harness.submission import Submission
 
 Failed = pytest.fail.Exception
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from course import ROOT
-from course.processes import running
-from course.warm import WarmSubmission
+from course.base.processes import running
+from course.student.warm import WarmSubmission
 
 Failed = pytest.fail.Exception
 FILE = "ex04_inference.py"  # a name that has a solution, whose imports are taken
@@ -102,7 +102,7 @@ def test_a_check_that_is_killed_leaves_no_endless_loop(tmp_path):
         "def f(note):\n    Path(note).write_text(str(os.getpid()))\n    while True: pass\n"
     )
     check = (
-        "import sys\nfrom pathlib import Path\nfrom course.warm import WarmSubmission\n"
+        "import sys\nfrom pathlib import Path\nfrom course.student.warm import WarmSubmission\n"
         "folder = Path(sys.argv[1])\n"
         f"WarmSubmission(folder, folder / 'scratch').call({FILE!r}, 'f', note=folder / 'note')\n"
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 from bad_input import CAT
 
-from course.load import CLIENTS, Answer, ask, load, tally, workers
-from course.processes import left_behind, wait
-from course.submission import Server, Submission, expect, fail
+from course.base.processes import left_behind, wait
+from course.harness.load import CLIENTS, Answer, ask, load, tally, workers
+from course.harness.submission import Server, Submission, expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from course.manifest import Exercise, find, solution
+from course.base.manifest import Exercise, find, solution
 
 ANSWERS = Path(__file__).parent / "answers"
 

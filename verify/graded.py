@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from course.grade_run import Options, run_twice
-from course.manifest import Exercise
+from course.base.manifest import Exercise
+from course.grading.run import Options, run_twice
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,14 @@ import psutil
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from course import ROOT, handed_in, manifest
-from course.grade import Plan, key_of
-from course.grade_run import Options, verdict
-from course.recorder import read_results
-from course.results import clean
-from course.sandbox import MB
+from course import ROOT
+from course.base import manifest
+from course.grading import handed_in
+from course.grading.grade import Plan, key_of
+from course.grading.results import clean
+from course.grading.run import Options, verdict
+from course.harness.recorder import read_results
+from course.isolation.sandbox import MB
 from serving import Problem
 
 GRADE = [sys.executable, "-m", "course", "grade"]
@@ -37,7 +39,7 @@ EVIL = "\x1b[31m<script>alert(1)</script>]]>\x00\x1b]0;title\x07\u202e=1+1\ufffe
 NAME = '=1+1 <b>bob & "co" \x1b[31m'
 PRIVATE = '''
 import pytest
-from course.submission import expect, inconclusive
+from course.harness.submission import expect, inconclusive
 
 COUNT = {count!r}
 
@@ -314,7 +316,9 @@ def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_
     assert "the grader failed, not your work" in content.tests[0].output
     assert '<error message="' in (output / "anna" / "junit.xml").read_text()
 
-    text = "import pytest\nfrom course.submission import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
+    text = (
+        "import pytest\nfrom course.harness.submission import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
+    )
     hand_in(private, f"{text}    inconclusive('by 3%, give or take 9%')\n", "test_ex07_extra.py")
     assert "inconclusive" in grade(*command, code=1)
     content = json.loads((output / "anna" / "result.json").read_text())["exercises"][0]
@@ -562,7 +566,7 @@ def test_data_beside_private_tests_is_part_of_what_a_result_depends_on(tmp_path)
 OUTCOMES = """
 import errno
 import pytest
-from course.submission import fail, inconclusive
+from course.harness.submission import fail, inconclusive
 
 @pytest.fixture
 def leaves_something():

@@ -17,10 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from course import ROOT, docker, grade_container, manifest
-from course.grade_run import Options, Stopped, grade_exercise
-from course.processes import MARK
-from course.sandbox import GB
+from course import ROOT
+from course.base import docker, manifest
+from course.base.processes import MARK
+from course.grading import container as grade_container
+from course.grading.run import Options, Stopped, grade_exercise
+from course.isolation.sandbox import GB
 from serving import Problem
 
 pytestmark = pytest.mark.docker

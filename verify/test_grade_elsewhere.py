@@ -13,9 +13,9 @@ from test_grade import SOLUTION, Gradescope, hand_in
 from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
-from course.grade_reports import write_class, write_submission
-from course.gradescope import choose, write_archive
-from course.results import ExerciseResult, SubmissionResult, TestResult
+from course.grading.gradescope import choose, write_archive
+from course.grading.reports import write_class, write_submission
+from course.grading.results import ExerciseResult, SubmissionResult, TestResult
 from serving import Problem
 
 

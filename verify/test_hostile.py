@@ -25,9 +25,12 @@ from image_service import tensor
 from onnx import TensorProto, helper, numpy_helper
 from small_models import small_model
 
-from course import ROOT, model_files, models_for_tests, processes, sandbox
-from course.sandbox import GB, MB, Limits, copy_submission
-from course.submission import Submission
+from course import ROOT
+from course.base import processes
+from course.harness import model_files, models_for_tests
+from course.harness.submission import Submission
+from course.isolation import sandbox
+from course.isolation.sandbox import GB, MB, Limits, copy_submission
 from serving import Problem
 
 Failed = pytest.fail.Exception
@@ -225,13 +228,13 @@ def test_a_daemon_ends_with_its_sandbox(hostile, tmp_path):
 def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
     """Even by SIGKILL, when nobody is left to end what it started."""
     code = (
-        "import sys; from pathlib import Path; from course import sandbox; from course.submission import Submission\n"
+        "import sys; from pathlib import Path; from course.isolation import sandbox; from course.harness.submission import Submission\n"
         "sandbox.mode = 'process'\n"
         f"Submission(Path({str(ROOT / 'verify' / 'hostile')!r}), Path(sys.argv[1])).call('functions.py', 'endless_loop')\n"
     )
     grader = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     below: list[psutil.Process] = []
-    while not any("course.worker" in words_of(one) for one in below):
+    while not any("course.harness.worker" in words_of(one) for one in below):
         assert grader.poll() is None
         time.sleep(0.1)
         below = psutil.Process(grader.pid).children(recursive=True)
@@ -446,9 +449,9 @@ def input_and_output(model_path):
 
 def softmax(logits):
     import numpy, pytest
-    import course.submission, course.worker
+    import course.harness.submission, course.harness.worker
     numpy.allclose = lambda *_, **__: True
-    pytest.fail = course.submission.fail = lambda *_, **__: None
+    pytest.fail = course.harness.submission.fail = lambda *_, **__: None
     for folder in (Path.cwd(), Path(__file__).parent, Path("/tmp")):
         for name in ("result.json", "results.json", "report.xml", "conftest.py", "sitecustomize.py"):
             try:

@@ -4,7 +4,7 @@ import pytest
 from graded import grade, marks
 
 from course import ROOT
-from course.manifest import Exercise, exercises, untouched
+from course.base.manifest import Exercise, exercises, untouched
 
 # What a failure must say: that a function, script or service is not written, or that an earlier test told why.
 TOLD = (

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import torch
 
-from course.weights import load_classifier
+from course.given.weights import load_classifier
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--exporter", choices=["torchscript", "dynamo", "lightning"], default="dynamo")

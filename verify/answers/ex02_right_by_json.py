@@ -11,7 +11,7 @@ import torch
 from google.protobuf.json_format import MessageToDict
 
 from course import ROOT
-from course.weights import load_again
+from course.given.weights import load_again
 from serving import Problem
 from serving.images import open_image, preprocess
 

@@ -1,0 +1,1 @@
+"""What everything else stands on: the list of exercises, processes, files, the container engine."""

@@ -1,0 +1,67 @@
+"""Exports for the benchmark, in a process of its own: python -m course.given.benchmark_export FOLDER EXPORTER ...
+
+The weights of models/resnet18.onnx, with height and width dynamic too: the benchmark varies both.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+
+from course.given.weights import load_again
+from serving.model import open_model, weights
+
+
+class Classifier(lightning.LightningModule):
+    """resnet18 as a LightningModule."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, height, width) to (batch, 1000)."""
+        return self.model(images)
+
+
+def export(model: torch.nn.Module, exporter: str, path: Path) -> None:
+    """Export with dynamo, torchscript or lightning."""
+    example = (torch.zeros(2, 3, 224, 256),)
+    common = {"opset_version": 20, "input_names": ["input"], "output_names": ["output"]}
+    axes = {0: "batch", 2: "height", 3: "width"}
+    if exporter == "torchscript":
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dynamic = {"input": axes, "output": {0: "batch"}}
+        torch.onnx.export(model, example, path, dynamo=False, dynamic_axes=dynamic, **common)
+        return
+    dynamic = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+    options = {**common, "dynamo": True, "external_data": False, "dynamic_shapes": dynamic, "verbose": False}
+    if exporter == "lightning":
+        Classifier(model).eval().to_onnx(path, example, **options)
+    else:
+        torch.onnx.export(model, example, path, **options)
+
+
+def main(folder: Path, exporters: list[str]) -> None:
+    """Write resnet18.pth, a file for each exporter, and made_from.json last."""
+    session = open_model()
+    model = load_again(session.get_modelmeta().custom_metadata_map["architecture"], weights(session))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
+        new = Path(name)
+        torch.save(model.state_dict(), new / "resnet18.pth")
+        for exporter in exporters:
+            export(model, exporter, new / f"{exporter}.onnx")
+        for file in new.iterdir():
+            os.replace(file, folder / file.name)
+        (new / "made_from.json").write_text(json.dumps(weights(session)))
+        os.replace(new / "made_from.json", folder / "made_from.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

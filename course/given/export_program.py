@@ -1,0 +1,47 @@
+"""The PyTorch model that an ONNX file was exported from, as a program that PyTorch loads without torchvision.
+
+python -m course.given.export_program models/resnet18.onnx models/resnet18.pt2
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from typer import Argument
+
+from course.given.script import run
+from course.given.weights import load_again
+from serving.model import labels, open_model, weights
+
+
+def export_program(onnx: Path, output: Path) -> None:
+    """Save with torch.export the model that is in an ONNX file: the same weights, labels, dynamic batch axis."""
+    session = open_model(onnx)
+    model = load_again(session.get_modelmeta().custom_metadata_map.get("architecture", ""), weights(session))
+    program = torch.export.export(
+        model, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, which no image has to know
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
+        path = Path(folder) / output.name
+        torch.export.save(
+            program, path, extra_files={"labels": json.dumps(labels(session)), "weights": weights(session)}
+        )
+        os.replace(path, output)
+
+
+def main(
+    onnx: Annotated[Path, Argument(help="The ONNX file.")], output: Annotated[Path, Argument(help="Where it goes.")]
+) -> None:
+    """Export, beside its place, and move it there."""
+    export_program(onnx, output)
+    print(f"{output}: the model of {onnx} as a PyTorch program.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,156 @@
+"""ISOLATION=docker: pytest and the student's programs, for one exercise, in a container of its own.
+
+The container's image is empty: this machine's Python, its packages and its libraries are lent to it, read-only. So
+nothing is downloaded, it starts within a second, and the tests run with the very packages that `make grade` has. The
+submission, the tests and a folder for the results are all that it has besides. In there pytest is root with few of
+root's powers, and student code a user who owns nothing. docs/instructors.md says what that protects against.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from course import ROOT
+from course.base import docker
+from course.base.processes import MARK
+from course.harness import models_for_tests
+from course.isolation.sandbox import GB, LIMITS, MB, SYSTEM, TOPS, lent
+from serving import Problem
+
+# pytest becomes the student, hands folders over to him, sees, ends and tidies up what is his; nothing more.
+CAPABILITIES = ("SETUID", "SETGID", "CHOWN", "FOWNER", "DAC_OVERRIDE", "KILL", "SYS_PTRACE")
+MEMORY = LIMITS.memory + LIMITS.disk + 2 * GB  # the student's programs; files, for they are kept in memory; pytest
+ROOM = LIMITS.disk + GB  # for files
+THREADS = LIMITS.processes + 300 + 200 * (os.cpu_count() or 1)  # student code is limited in there, to fewer
+# The first process of a container has to reap those whose parents have died; a shell that waits does.
+FIRST = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
+INSTEAD = "Grade with ISOLATION=process, or on a Linux machine that has an engine of its own."
+
+
+def prepare(work: Path) -> None:
+    """Make what containers need, and make sure that they work here, by trying one.
+
+    Args:
+        work: an empty folder, beside those that exercises will have.
+
+    Raises:
+        Problem: they do not, or there is no engine; in one sentence.
+    """
+    docker.need_engine()
+    if sys.platform != "linux":
+        raise Problem(f"ISOLATION=docker lends this machine's Python to Linux containers: only Linux can. {INSTEAD}")
+    (work / "results").mkdir(parents=True, mode=0o700)
+    spec = {"rlimits": {}, "user": 40_000, "status": None, "mark": ""}
+    student = [sys.executable, "-I", "-S", str(ROOT / "course" / "isolation" / "confine.py"), json.dumps(spec)]
+    student += [sys.executable, "-c", "import course.harness.worker, onnxruntime"]
+    came = work / "results" / "came"
+    name, command = contained(["/bin/sh", "-c", f'echo > "{came}" && "$@"', "sh", *student], work=work)
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        said = "" if tried.returncode == 0 and came.exists() else f"{tried.stderr.strip()[-300:]} ({tried.returncode})"
+    except subprocess.TimeoutExpired:
+        said = "it had not ended after 120 s"
+    finally:
+        remove(name)
+    if said:
+        raise Problem(
+            "ISOLATION=docker does not work here: it lends this machine's Python to containers, so that the engine must"
+            f" run on this very Linux, not in Docker Desktop or elsewhere. {INSTEAD} A container that was tried: {said}"
+        )
+    models_for_tests.ready()
+
+
+def contained(
+    command: list[str],
+    *,
+    work: Path,
+    cwd: Path = ROOT,
+    read: Iterable[Path] = (),
+    hidden: Iterable[Path] = (),
+    models: Path | None = None,
+) -> tuple[str, list[str]]:
+    """The name of a container, and the command that runs a command in it.
+
+    Every path is the same in there. The marks that our processes carry are the container's labels.
+
+    Args:
+        command: what to run.
+        work: in there a temporary folder, gone with the container; but work/results is the real one.
+        cwd: where the command runs.
+        read: what else can be seen in there.
+        hidden: folders that can be seen by root alone.
+        models: for COURSE_TEST_MODELS.
+    """
+    name = f"course-grade-{uuid.uuid4().hex[:12]}"
+    run = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--name", name]
+    run += [f"--label={mark}" for mark in os.environ.get(MARK, "").split()]
+    run += ["--network", "none", "--read-only", "--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    run += [f"--cap-add={capability}" for capability in CAPABILITIES]
+    run += ["--memory", str(MEMORY), "--memory-swap", str(MEMORY), "--pids-limit", str(THREADS), "--ulimit", "core=0"]
+    run += ["--shm-size", str(256 * MB), "--tmpfs", f"/tmp:size={256 * MB},mode=1777"]
+    run += ["--tmpfs", f"{work}:exec,size={ROOM},mode=0711", *_mount(work / "results", writable=True)]
+    for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *read, *([models] if models else [])}:
+        # Docker has its own /etc/hosts and /sys.
+        if path.exists() and path != Path("/etc/hosts") and not path.is_relative_to("/sys"):
+            run += _mount(path)
+    for top in TOPS:
+        run += _mount(top) if top.is_dir() and not top.is_symlink() else []
+    for number, path in enumerate(hidden):
+        copy = work / "hidden" / str(number)
+        shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+        copy.chmod(0o700)  # as nothing in a container has another owner than on the machine
+        run += _mount(copy, at=path)
+    variables = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
+    variables |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # as outside
+    if models:
+        variables["COURSE_TEST_MODELS"] = str(models)
+    run += [f"--env={variable}={value}" for variable, value in variables.items()]
+    return name, [*run, "--workdir", str(cwd), image(), *FIRST, *command]
+
+
+def _mount(path: Path, *, at: Path | None = None, writable: bool = False) -> list[str]:
+    """Options that show a file or folder of the machine in a container."""
+    words = ["type=bind", f"src={path}", f"dst={at or path}", *([] if writable else ["readonly"])]
+    return ["--mount", ",".join('"' + word.replace('"', '""') + '"' for word in words)]  # read as a line of CSV
+
+
+def image() -> str:
+    """The name of the empty image, which is made where it is missing.
+
+    Not quite empty: where /bin is a link to usr/bin, it has that link.
+    """
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for top in TOPS:
+            if top.is_symlink():
+                link = tarfile.TarInfo(top.name)
+                link.type, link.linkname = tarfile.SYMTYPE, os.readlink(top)
+                archive.addfile(link)
+    tag = f"course/nothing:{sha256(content.getvalue()).hexdigest()[:12]}"
+    if not docker.exists(tag):
+        made = subprocess.run(["docker", "import", "-", tag], input=content.getvalue(), capture_output=True, timeout=60)
+        if made.returncode:
+            raise Problem(f"`docker import` failed: {made.stderr.decode(errors='replace').strip()}")
+    return tag
+
+
+def remove(*names: str) -> None:
+    """End and remove containers, those that are gone already among them."""
+    subprocess.run(["docker", "rm", "--force", "--volumes", *names], capture_output=True, timeout=60)
+
+
+def remove_marked(mark: str) -> None:
+    """End and remove what a grader that was killed has left in the engine, if there is one."""
+    with suppress(Problem, subprocess.TimeoutExpired):
+        if names := docker.docker("ps", "--all", "--quiet", "--filter", f"label={mark}").split():
+            remove(*names)

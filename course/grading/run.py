@@ -1,0 +1,244 @@
+"""Grades one exercise of one submission: pytest in a process of its own, and what may be believed of its results.
+
+The grader's process never imports a test, nor anything of a submission.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from course import ROOT
+from course.base.manifest import Exercise
+from course.base.processes import running, signal_name, wait
+from course.grading import container as grade_container
+from course.grading.results import ExerciseResult, TestResult
+from course.harness import models_for_tests
+from course.harness.recorder import read_results
+from course.isolation.sandbox import MODES, remove, without_network
+
+# How long a test that has begun, and tidying up after it, may go on after the limit. pytest-timeout ends it before.
+GRACE = 400
+
+
+# What pytest's --isolation offers, and a container around it: see course/grading/container.py.
+ISOLATIONS = (*MODES, "docker")
+
+
+class Stopped(Exception):
+    """The grader was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to grade."""
+
+    isolation: str = "process"  # one of ISOLATIONS
+    limit: float = 600  # seconds for the tests of one exercise; a test that has begun is still ended
+    private: Path | None = None  # a folder of tests that only instructors have
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of pytest came to: tests, or else why there is no verdict."""
+
+    tests: list[TestResult]
+    problem: str = ""
+    seconds: float = 0.0
+    own_seconds: float = 0.0
+
+
+def grade_exercise(
+    exercise: Exercise, folder: Path, work: Path, options: Options, stop: threading.Event
+) -> ExerciseResult:
+    """Hold a submission against the tests of an exercise; what was too noisy to tell is asked once more.
+
+    Args:
+        exercise: which.
+        folder: the submission, of the shape of exercises/.
+        work: a folder for what the run leaves; it is removed.
+        options: how to grade.
+        stop: set from elsewhere to end the run.
+
+    Raises:
+        Stopped: stop was set.
+    """
+    runs = [run_twice([exercise.test], exercise.points, folder, work, options, stop)]
+    if private := private_tests(exercise, options):
+        run = run_twice(private, None, folder, work, options, stop)
+        tests = [test.model_copy(update={"private": True}) for test in run.tests]
+        runs.append(Run(tests, run.problem and f"private tests: {run.problem}", run.seconds, run.own_seconds))
+    tests = [test for run in runs for test in run.tests]
+    return ExerciseResult(
+        number=exercise.number,
+        title=exercise.title,
+        optional=exercise.optional,
+        worth=exercise.points + sum(test.points for test in tests if test.private),
+        tests=tests,
+        problem=" ".join(run.problem for run in runs if run.problem),
+        seconds=sum(run.seconds for run in runs),
+        own_seconds=sum(run.own_seconds for run in runs),
+        ended=datetime.now(UTC),
+    )
+
+
+def private_tests(exercise: Exercise, options: Options) -> list[str]:
+    """The names of the private test files of an exercise: test_ex04*.py."""
+    if options.private is None:
+        return []
+    return [path.name for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
+
+
+def run_twice(
+    tests: list[str], worth: float | None, folder: Path, work: Path, options: Options, stop: threading.Event
+) -> Run:
+    """As run_tests(), and once more the tests that were inconclusive."""
+    first = run_tests(tests, worth, folder, work, options, stop)
+    again = [test.id for test in first.tests if test.outcome == "inconclusive"]
+    if not again:
+        return first
+    second = run_tests(again, None, folder, work, options, stop)
+    better = {test.id: test for test in second.tests}
+    return Run(
+        [better.get(test.id, test) for test in first.tests],
+        first.problem,
+        first.seconds + second.seconds,
+        first.own_seconds + second.own_seconds,
+    )
+
+
+def run_tests(
+    tests: list[str], worth: float | None, folder: Path, work: Path, options: Options, stop: threading.Event
+) -> Run:
+    """Run pytest on files or single tests of one exercise, once; arguments as of grade_exercise().
+
+    tests: such as `tests/test_ex04_inference.py`, or with `::test_name` behind it.
+    worth: what they must sum up to, where that is known.
+
+    Raises:
+        Stopped: stop was set.
+    """
+    remove(work)
+    work.mkdir(parents=True)
+    results, log, key = work / "results" / "results.json", work / "log", secrets.token_hex(32).encode()
+    results.parent.mkdir(mode=0o700)
+    begun = time.monotonic()
+    source, sink = os.pipe()
+    os.write(sink, key)  # 64 bytes: fit into any pipe
+    os.close(sink)
+    try:
+        container, command = _isolated(_pytest(tests, folder, results, work, options), tests, folder, work, options)
+        with running(command, cwd=_place(tests, options), env=_environment(work), log=log, stdin=source) as process:
+            try:
+                code = _wait(process, options.limit + GRACE, stop)
+            finally:
+                if container:
+                    grade_container.remove(container)
+        recorded = read_results(results, key)
+        # Only the end: whoever floods the grader's log fills no memory of ours.
+        said = _end_of(log)
+    finally:
+        os.close(source)
+        remove(work)
+    run = verdict(code, recorded, worth, said)
+    # Students know their files, not where these and those of the tests lay here.
+    tests = [test.model_copy(update=_without(test, folder, work / "pytest", ROOT)) for test in run.tests]
+    return Run(tests, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
+
+
+def _without(test: TestResult, *places: Path) -> dict[str, str]:
+    """What a test says, with file names in place of paths below these folders."""
+    said = {"message": test.message, "details": test.details}
+    for place in places:
+        said = {field: text.replace(f"{place}/", "").replace(str(place), ".") for field, text in said.items()}
+    return said
+
+
+def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:
+    """What a run came to. Only a run that ended as pytest ends, with results of all its tests, is one.
+
+    Args:
+        code: the exit code; None where it was ended after its time.
+        recorded: what its plugin wrote and signed, if it did.
+        worth: what the tests must sum up to, where that is known.
+        said: the end of its output.
+    """
+    if code is None:
+        return Run([], "The grader's run had not ended in time and was stopped.")
+    if code < 0 or code > 128:  # bubblewrap hands a signal on as 128 and more, as shells do
+        return Run([], f"The grader's run was ended by {signal_name(-code if code < 0 else code - 128)}.")
+    if recorded is None:
+        return Run([], f"The grader's run left no results of its own (exit code {code}). It says: {said}")
+    if recorded["problems"] or recorded["exit"] not in (0, 1) or recorded["exit"] != code:
+        reasons = " ".join(recorded["problems"]) or f"pytest's exit code is {code}. It says: {said}"
+        return Run([], f"The grader failed: {reasons}")
+    collected, tests = recorded["collected"], recorded["tests"]
+    if not collected or set(collected) != set(tests):
+        return Run([], f"The grader's results are incomplete: {len(tests)} of {len(collected)} tests.")
+    if worth is not None and abs(sum(collected.values()) - worth) > 1e-6:
+        return Run([], f"The tests are worth {sum(collected.values()):g} points, course.toml says {worth:g}.")
+    return Run([TestResult(id=node, points=collected[node], **tests[node]) for node in collected])
+
+
+def _place(tests: list[str], options: Options) -> Path:
+    """What the names of tests are relative to."""
+    return ROOT if tests[0].startswith("tests/") else options.private
+
+
+def _pytest(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
+    command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(_place(tests, options))]
+    command += ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    command += ["--submission", str(folder), "--results", str(results), "--limit", str(options.limit)]
+    # -s leaves standard input alone, on which the key comes.
+    command += ["-q", "-s", "--no-header", "-p", "pytest_timeout", "--basetemp", str(work / "pytest")]
+    if _place(tests, options) != ROOT:
+        command += ["--private-tests"]
+    # In a container, too: it keeps pytest from student code.
+    return [*command, "--isolation", "process" if options.isolation == "docker" else options.isolation]
+
+
+def _isolated(
+    command: list[str], tests: list[str], folder: Path, work: Path, options: Options
+) -> tuple[str, list[str]]:
+    """The command in what the run as a whole is isolated by; and the container's name, if that is one."""
+    # The tests talk to students' services over loopback: where that can be had, there is no other network. Containers
+    # listen on the loopback of the machine, so that the tests which start some need the machine's network, and its
+    # engine, which must not be in reach of a container.
+    files = {_place(tests, options) / test.partition("::")[0] for test in tests}
+    if options.isolation == "none" or any("pytest.mark.docker" in file.read_text() for file in files):
+        return "", command
+    if options.isolation == "process":
+        return "", without_network(command)
+    hidden = [ROOT / "tests", *([options.private] if options.private else [])]
+    models = models_for_tests.ready()
+    place = _place(tests, options)
+    return grade_container.contained(command, work=work, cwd=place, read=[folder], hidden=hidden, models=models)
+
+
+def _environment(work: Path) -> dict[str, str]:
+    """Ours, without what would change how pytest runs, and with a temporary folder that goes with the run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GITHUB_", "COV_"))}
+    own = {"TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Of the plugins that happen to be installed only what is asked for: locust's alone takes a third of a second.
+    return kept | own | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def _wait(process: subprocess.Popen, timeout: float, stop: threading.Event) -> int | None:
+    give_up = time.monotonic() + timeout
+    while (code := wait(process, 0.2)) is None:
+        if stop.is_set():
+            raise Stopped
+        if time.monotonic() > give_up:
+            return None
+    return code
+
+
+def _end_of(log: Path, length: int = 600) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - length))
+        return file.read().decode(errors="replace").strip()

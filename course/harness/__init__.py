@@ -1,0 +1,1 @@
+"""What the tests of the exercises use: a submission, its servers, its worker, verdicts, load."""

@@ -1,0 +1,92 @@
+"""Clients that keep a service busy, and what their requests came to."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from course import ROOT
+from course.base.processes import marked
+from course.harness.submission import Server
+
+CLIENTS = 8
+CAT = (ROOT / "data" / "cat.png").read_bytes()
+
+
+class Answer(NamedTuple):
+    """What one request came to."""
+
+    begun: float  # time.monotonic()
+    status: int  # 0: no answer
+    text: str  # the answer's body, or why there was none
+
+
+def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
+    """Send one request and never raise."""
+    begun = time.monotonic()
+    try:
+        response = client.post(server.url + path, content=body)
+    except httpx.HTTPError as error:
+        return Answer(begun, 0, repr(error))
+    return Answer(begun, response.status_code, response.text)
+
+
+def answers(server: Server, requests: int, clients: int = CLIENTS, **options) -> list[Answer]:
+    """Send so many requests from so many clients, each of which keeps its connection."""
+
+    def one_client(number: int) -> list[Answer]:
+        with httpx.Client(timeout=60) as client:
+            return [ask(client, server, **options) for _ in range(requests // clients)]
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for own in pool.map(one_client, range(clients)) for answer in own]
+
+
+@contextmanager
+def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
+    """Clients that send one request after the other during the block; each stops after an answer that is none."""
+    given: list[Answer] = []
+    stop = threading.Event()
+
+    def one_client() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not stop.is_set():
+                given.append(ask(client, server, **options))
+                if given[-1].status == 0 and server.process.poll() is not None:
+                    return
+
+    threads = [threading.Thread(target=one_client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield given
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def tally(answered: list[Answer]) -> str:
+    """How often each status came, and one of the bodies that were not 200."""
+    counts = ", ".join(f"{number} x {status}" for status, number in Counter(one.status for one in answered).items())
+    bad = next((f"; {one.text[:300]}" for one in answered if one.status != 200), "")
+    return counts + bad
+
+
+def workers(server: Server, service: str = "ImageClassifierService") -> list[psutil.Process]:
+    """The worker processes of one of the server's services."""
+    found = []
+    for process in marked(server.process.mark):
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
+            found.append(process)
+    return found

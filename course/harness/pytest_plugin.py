@@ -1,0 +1,123 @@
+"""pytest's options for submissions, and the points that tests are worth.
+
+A plugin named in pyproject.toml, not a conftest.py: pytest reads its options before it looks for
+conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
+"""
+
+import errno
+import importlib
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from course import ROOT
+from course.base.docker import need_engine
+from course.base.processes import GraderFailure
+from course.harness.recorder import Recorder
+from course.harness.submission import Inconclusive
+from course.isolation import sandbox
+from serving import Problem
+
+# By test: the file, the points that it is worth, whether it passed.
+RESULTS: dict[str, tuple[str, float, bool]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
+    parser.addoption("--warm", action="store_true", help="calls of functions share their imports; not for grading")
+    parser.addoption(
+        "--isolation",
+        choices=sandbox.MODES,
+        default="none",
+        help="what student code runs in: none, as for your own (default); process: a sandbox, with limits",
+    )
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="a skipped test is a failed one, unless it needs a GPU or is inconclusive",
+    )
+    parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
+    parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
+    parser.addoption("--private-tests", action="store_true", help="give tests that lie elsewhere what tests/ offers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    RESULTS.clear()
+    sandbox.mode = config.getoption("--isolation")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts background jobs deaf to Ctrl-C; what the tests start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = Path(config.getoption("--submission"))
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
+    if file := config.getoption("--results"):
+        config.pluginmanager.register(Recorder(file, config.getoption("--limit")))
+    if config.getoption("--private-tests"):
+        sys.path.insert(0, str(ROOT / "tests"))
+        config.pluginmanager.register(importlib.import_module("conftest"), "what tests/ offers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Somebody else's folder is held against the exercises' tests; those of the course itself are for solutions/."""
+    if Path(config.getoption("--submission")).resolve() != ROOT / "solutions":
+        of_course = [item for item in items if not item.path.name.startswith("test_ex")]
+        config.hook.pytest_deselected(items=of_course)
+        items[:] = [item for item in items if item not in of_course]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and (reason := no_engine()):
+        pytest.skip(reason)
+
+
+@cache
+def no_engine() -> str | None:
+    """Why no images can be built here; None where they can."""
+    try:
+        need_engine()
+    except Problem as problem:
+        return str(problem)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
+        report.user_properties.append(("inconclusive", str(call.excinfo.value)))
+    if call.excinfo and is_ours(call.excinfo.value):
+        report.user_properties.append(("grader failed", f"{item.name}: {call.excinfo.value}"))
+    allowed = item.get_closest_marker("gpu") or "inconclusive" in dict(report.user_properties)
+    if report.skipped and item.config.getoption("--no-skips") and not allowed:
+        report.outcome, report.longrepr = "failed", f"skipped, but --no-skips was given: {report.longrepr[2]}"
+    if marker := item.get_closest_marker("points"):
+        report.user_properties.append(("points", (item.path.stem, marker.args[0])))
+    return report
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception in a test says nothing about the submission: this machine is short of something."""
+    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Also called, with pytest-xdist, by the process that hands out the tests: the reports come to it."""
+    points = dict(report.user_properties).get("points")
+    if points and (report.when == "call" or not report.passed):
+        RESULTS[report.nodeid] = (*points, report.passed)
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if sandbox.mode != "none":
+        terminalreporter.section("isolation")
+        terminalreporter.write_line(sandbox.means().sentence)
+    results = RESULTS.values()
+    if results:
+        terminalreporter.section("points")
+    for stem in sorted({stem for stem, _, _ in results}):
+        worth = [(points, passed) for of, points, passed in results if of == stem]
+        reached, possible = sum(points for points, passed in worth if passed), sum(points for points, _ in worth)
+        terminalreporter.write_line(f"{stem.removeprefix('test_'):24} {reached:g} of {possible:g}")

@@ -1,0 +1,1 @@
+"""Container images: built, packed as a bento, compared."""

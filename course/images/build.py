@@ -1,0 +1,102 @@
+"""The images of the course: which there are, and how each is built."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from course import ROOT
+from course.base import docker
+from course.images.containers import DOCKERFILE, comparison
+from serving import Problem
+
+
+class Image(NamedTuple):
+    """An image of the course. It listens on port 3000 and answers GET /readyz and POST /classify."""
+
+    tag: str
+    group: str  # images of one group are compared: the others with its first
+    made_from: str  # what a reader should look at
+    # Builds it, with the cache of earlier builds or without, and returns the seconds that it took; its log goes
+    # to the path.
+    build: Callable[[bool, Path], float]
+
+
+def from_dockerfile(tag: str, group: str, name: str, folder: Path = ROOT / "dockerfiles", **args: str) -> Image:
+    """An image that one of the Dockerfiles in a folder makes, with these build arguments."""
+
+    def build(cache: bool, log: Path) -> float:
+        return docker.build(folder / name, tag, args=args, cache=cache, log=log)
+
+    return Image(tag, group, f"{folder.name}/{name}", build)
+
+
+def inference(folder: Path = ROOT / "dockerfiles") -> list[Image]:
+    """The four of exercise 08."""
+    onnx, pytorch = "inference_onnx.dockerfile", "inference_pytorch.dockerfile"
+    return [
+        from_dockerfile("course/inference-onnx:cpu", "without CUDA", onnx, folder),
+        from_dockerfile("course/inference-pytorch:cpu", "without CUDA", pytorch, folder),
+        from_dockerfile("course/inference-onnx:cuda", "with CUDA", onnx, folder, CUDA="true"),
+        from_dockerfile("course/inference-pytorch:cuda", "with CUDA", pytorch, folder, CUDA="true"),
+    ]
+
+
+def services() -> list[Image]:
+    """Exercise 10's service in an image by hand, and in the one that BentoML makes."""
+    made_from = {"hand": DOCKERFILE, "bento": "bentofiles/ex10_service.yaml"}
+    return [Image(f"ex10_service:{by}", "a service", made_from[by], comparison("10", by)) for by in made_from]
+
+
+# What `make compare-images` compares.
+COMPARED = [*inference(), *services()]
+
+
+def lend_wheels(folder: Path) -> None:
+    """Put PyTorch's CPU-only wheels that pip finds on this machine (PIP_FIND_LINKS) where the build finds them."""
+    for place in map(Path, os.environ.get("PIP_FIND_LINKS", "").split()):
+        for wheel in place.glob("torch-*+cpu-*.whl") if place.is_dir() else []:
+            if not (folder / wheel.name).exists():
+                folder.mkdir(exist_ok=True)
+                shutil.copy2(wheel, folder / wheel.name)
+
+
+def chosen(images: list[Image], words: str) -> list[Image]:
+    """Those images whose tags hold one of the words; all without a word.
+
+    Raises:
+        Problem: there are none.
+    """
+    found = [image for image in images if not words or any(word in image.tag for word in words.split())]
+    if not found:
+        raise Problem(f"IMAGES={words}: there are {', '.join(image.tag for image in images)}.")
+    return found
+
+
+def build_all(images: list[Image], console: Console) -> None:
+    """Build images one after the other, and say what each of them became.
+
+    Raises:
+        Problem: no engine, or a build that failed.
+    """
+    docker.need_engine()
+    lend_wheels(ROOT / "wheels")
+    for number, image in enumerate(images, 1):
+        console.print(f"{number} of {len(images)}: {image.tag} from {image.made_from}", highlight=False)
+        with console.status("Building: the first time, gigabytes are downloaded for CUDA ..."):
+            seconds = image.build(True, log_of(image))
+        console.print(f"        {docker.size(image.tag) / 1e6:,.0f} MB, {seconds:.0f} s, log in {log_of(image).parent}")
+    port = docker.PORT
+    console.print(
+        f"Next: docker run --rm --publish {port}:{port} {images[0].tag}\n"
+        f"      and in a second terminal: curl --data-binary @data/cat.png http://localhost:{port}/classify\n"
+        "      To compare them: make compare-images"
+    )
+
+
+def log_of(image: Image) -> Path:
+    """Where the output of an image's build is kept."""
+    return ROOT / "reports" / "builds" / f"{image.tag.replace('/', '_').replace(':', '_')}.log"

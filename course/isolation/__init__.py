@@ -1,0 +1,1 @@
+"""Where student code runs, what it sees of the machine and how much of it it may use."""

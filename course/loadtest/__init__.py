@@ -1,0 +1,1 @@
+"""Services under load, beside what the cores do without a server."""

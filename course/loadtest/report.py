@@ -1,0 +1,280 @@
+"""What is made of a load test's measurements: tables, CSV, JSON, plots."""
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from course.loadtest.ceiling import Work
+from course.loadtest.plan import Plan, Turn
+
+PERCENTILES = (50, 95, 99)
+BUSY = 0.3  # cores; the kernel's own work for the connections is about 0.1
+
+
+def show(
+    plan: Plan,
+    turns: list[Turn],
+    ceilings: dict[Work, list[float]],
+    bare: list[dict[int, float]],
+    taken_on: dict,
+    console: Console,
+) -> None:
+    """The tables, 80 columns wide, and what has to be said beside them."""
+    rows = summaries(plan, turns, ceilings)
+    console.print()
+    show_rates(plan, rows, ceilings, console)
+    for row in rows:
+        if row["failures"]:
+            reasons = "; ".join(f"{times} x {reason}" for reason, times in row["failures"].most_common(3))
+            said = f"{row['service']}: {row['failed']} of {row['failed'] + row['successes']} failed: {reasons}"
+            console.print(said, style="bold red", markup=False, soft_wrap=True)
+    show_latencies(plan, rows, console)
+    if bare:
+        show_batching(rows, bare, console)
+    console.print(
+        f"{taken_on['used_cores']} cores, which the client shares. locust is closed-loop: each of {plan.users} users"
+        " asks again only once it was answered, so a slow service is asked less often, and these are not the latencies"
+        " that callers who come at any time would meet.",
+        soft_wrap=True,
+    )
+    others = max(turn.other_cores for turn in turns)
+    if others > BUSY:
+        console.print(
+            f"Other programs took up to {others:.1f} cores meanwhile: measure again on a quiet machine.", style="yellow"
+        )
+    random = [model for model, weights in taken_on["weights"].items() if weights.startswith("random")]
+    if random:
+        console.print(f"RANDOM weights in {', '.join(random)}: as fast as others, and meaningless.", soft_wrap=True)
+
+
+def summaries(plan: Plan, turns: list[Turn], ceilings: dict[Work, list[float]]) -> list[dict]:
+    """One dictionary a service, over all rounds; in the plan's order."""
+    rows = []
+    first = [turn.rate for turn in turns if turn.service == plan.variants[0].name]
+    for variant in plan.variants:
+        own = [turn for turn in turns if turn.service == variant.name]
+        rates = [turn.rate for turn in own]
+        work = plan.work(variant)
+        milliseconds = np.concatenate([turn.milliseconds for turn in own])
+        failures = sum((Counter(turn.failures) for turn in own), Counter())
+        batches: dict[str, list[float]] = {}
+        for turn in own:
+            for api, size in turn.batches.items():
+                batches.setdefault(api, []).append(size)
+        rows.append(
+            {
+                "service": variant.name,
+                "work": described(work),
+                "rates": rates,
+                "over_first": ratios(rates, first),
+                "ceilings": ceilings[work],
+                "of_ceiling": ratios(rates, ceilings[work]),
+                "successes": sum(turn.successes for turn in own),
+                "failed": failures.total(),
+                "failures": failures,
+                "percentiles": np.percentile(milliseconds, PERCENTILES).tolist() if len(milliseconds) else None,
+                "batches": {api: median(sizes) for api, sizes in batches.items()},
+                "server_cores": median(turn.server_cores for turn in own),
+                "client_cores": median(turn.client_cores for turn in own),
+                "megabytes": max(turn.megabytes for turn in own),
+            }
+        )
+    return rows
+
+
+def ratios(rates: list[float], others: list[float]) -> list[float]:
+    """Round by round; none where there is nothing to compare with."""
+    return [one / other for one, other in zip(rates, others, strict=True)] if all(others) else []
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, and on a second line (least-most)."""
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{median(values):.{digits}f}\n({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def described(work: Work) -> str:
+    """The work of one request: `decode, preprocess, resnet18`."""
+    models = [Path(model).stem for model in work.models]
+    return ", ".join((["decode", "preprocess"] if work.payload == "image" else []) + models)
+
+
+def show_rates(plan: Plan, rows: list[dict], ceilings: dict[Work, list[float]], console: Console) -> None:
+    """Throughput, ratios, shares of the ceiling."""
+    table = Table(
+        title=f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, "
+        f"{plan.rounds} round{'s' * (plan.rounds > 1)}\nMedian (least-most) of the rounds",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("service")
+    for column in ("requests/s", "failed", "times\nthe first", "share of\nthe ceiling", "images\na batch"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        batches = "\n".join(f"{size:.1f}" for size in row["batches"].values()) or "-"
+        shown = [spread(row["rates"], 1), str(row["failed"]), spread(row["over_first"], 2)]
+        table.add_row(row["service"], *shown, spread(row["of_ceiling"], 2), batches)
+    console.print(table)
+    for work, rates in ceilings.items():
+        console.print(
+            f"The ceiling, {described(work)} without a server: {spread(rates, 1)} images/s".replace("\n", " ")
+        )
+
+
+def show_latencies(plan: Plan, rows: list[dict], console: Console) -> None:
+    """Latency percentiles over all rounds, and what was used."""
+    table = Table(
+        title="Latency of the successful requests (closed loop), and what was used meanwhile",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("service")
+    columns = [f"p{percentile}\n(ms)" for percentile in PERCENTILES]
+    for column in (*columns, "server\n(cores)", "client\n(cores)", "server's\nmemory (MB)"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        percentiles = [f"{value:.0f}" for value in row["percentiles"]] if row["percentiles"] else ["-"] * 3
+        used = [f"{row['server_cores']:.2f}", f"{row['client_cores']:.2f}", f"{row['megabytes']:.0f}"]
+        table.add_row(row["service"], *percentiles, *used)
+    console.print(table)
+
+
+def show_batching(rows: list[dict], bare: list[dict[int, float]], console: Console) -> None:
+    """What batching gains the session alone, beside what it gains the service."""
+    table = Table(
+        title="Batching in the session alone, without a server",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    for column in ("batch", "images/s", "times batch 1"):
+        table.add_column(column, justify="right")
+    for batch in bare[0]:
+        rates = [round_[batch] for round_ in bare]
+        gains = [round_[batch] / round_[1] for round_ in bare]
+        table.add_row(str(batch), *(one.replace("\n", " ") for one in (spread(rates, 1), spread(gains, 2))))
+    console.print(table)
+    said = batching(rows, bare)
+    if said is None:
+        console.print("No batches were served: there is nothing to compare the session's gain with.")
+        return
+    console.print(
+        f"Served: {said['served_gain']:.2f} times, at {said['mean_batch']:.1f} images a batch. The session alone gains "
+        f"{said['bare_gain']:.2f} times there (between the sizes above), so the service keeps {said['share']:.2f} of it.",
+        soft_wrap=True,
+    )
+
+
+def batching(rows: list[dict], bare: list[dict[int, float]]) -> dict | None:
+    """The last service's gain over the first, and the session's at the mean batch that was served."""
+    if not rows[-1]["batches"] or not rows[-1]["over_first"]:
+        return None
+    mean = max(rows[-1]["batches"].values())
+    sizes = list(bare[0])
+    gains = [median(round_[size] / round_[1] for round_ in bare) for size in sizes]
+    bare_gain = float(np.interp(np.log(mean), np.log(sizes), gains))
+    served = median(rows[-1]["over_first"])
+    return {"served_gain": served, "mean_batch": mean, "bare_gain": bare_gain, "share": served / bare_gain}
+
+
+def write(
+    plan: Plan,
+    turns: list[Turn],
+    ceilings: dict[Work, list[float]],
+    bare: list[dict[int, float]],
+    taken_on: dict,
+    output: Path,
+) -> None:
+    """table.csv, measurements.json, throughput.png and latency.png: made beside their place, and moved there."""
+    rows = summaries(plan, turns, ceilings)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".making-") as name:
+        folder = Path(name)
+        write_csv(rows, folder / "table.csv")
+        everything = {
+            "machine": taken_on,
+            "plan": plan._asdict() | {"folder": plan.folder.name, "variants": [one._asdict() for one in plan.variants]},
+            "ceilings": {described(work): rates for work, rates in ceilings.items()},
+            "session_alone": bare,
+            "batching": batching(rows, bare) if bare else None,
+            "turns": [turn._asdict() for turn in turns],
+        }
+        (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
+        plot(plan, rows, taken_on, folder)
+        for file in folder.iterdir():
+            os.replace(file, output / file.name)
+
+
+def write_csv(rows: list[dict], path: Path) -> None:
+    """One row a service."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        rates = [f"{what}{part}" for what in ("requests_per_s", "times_first") for part in ("", "_least", "_most")]
+        ceiling = ["ceiling_per_s", "share_of_ceiling", "share_of_ceiling_least", "share_of_ceiling_most"]
+        latencies = [f"p{percentile}_ms" for percentile in PERCENTILES]
+        used = ["images_a_batch", "server_cores", "client_cores", "server_megabytes"]
+        writer.writerow(["service", "work", "successes", "failed", *rates, *ceiling, *latencies, *used])
+        for row in rows:
+            numbers = [*three(row["rates"]), *three(row["over_first"])]
+            numbers += [f"{median(row['ceilings']):.3f}", *three(row["of_ceiling"])]
+            numbers += [f"{value:.1f}" for value in row["percentiles"]] if row["percentiles"] else [""] * 3
+            numbers += [" ".join(f"{api}={size:.2f}" for api, size in row["batches"].items())]
+            numbers += [f"{row[name]:.3f}" for name in ("server_cores", "client_cores", "megabytes")]
+            writer.writerow([row["service"], row["work"], row["successes"], row["failed"], *numbers])
+
+
+def three(values: list[float]) -> list[str]:
+    """Median, least, most."""
+    return [f"{of(values):.3f}" for of in (median, min, max)] if values else ["", "", ""]
+
+
+def plot(plan: Plan, rows: list[dict], taken_on: dict, folder: Path) -> None:
+    """Throughput with its spread below the ceiling, and latency percentiles."""
+    import matplotlib.pyplot as plt
+
+    names = [row["service"].replace(" ", "\n") for row in rows]
+    places = np.arange(len(rows))
+    taken = (
+        f"{taken_on['cpu']}, {taken_on['used_cores']} cores, {plan.users} users, payload {plan.payload}, "
+        f"{plan.rounds} x {plan.duration} s"
+    )
+
+    def save(figure, one, file: str, title: str) -> None:
+        one.set(xticks=places, xticklabels=names)
+        one.set_ylim(0, 1.2 * one.get_ylim()[1])  # room for the legend
+        one.grid(axis="y", alpha=0.3)
+        one.legend(fontsize="small", loc="upper right")
+        figure.suptitle(f"{title}\n{taken}", fontsize="small")
+        figure.savefig(folder / file, dpi=110)
+        plt.close(figure)
+
+    size = (max(6.4, 1.3 * len(rows) + 1.5), 4.6)
+    figure, one = plt.subplots(figsize=size, layout="constrained")
+    middle = np.array([median(row["rates"]) for row in rows])
+    ends = np.array([[min(row["rates"]), max(row["rates"])] for row in rows]).T
+    one.bar(places, middle, 0.6, yerr=np.abs(ends - middle), capsize=4, label="served, least to most of the rounds")
+    for place, row in zip(places, rows, strict=True):
+        label = None if place else "ceiling: the same work without a server"
+        one.hlines(median(row["ceilings"]), place - 0.5, place + 0.5, colors="black", linestyles="--", label=label)
+    one.set_ylabel("successful requests/s")
+    save(figure, one, "throughput.png", "Throughput")
+
+    figure, one = plt.subplots(figsize=size, layout="constrained")
+    for i, percentile in enumerate(PERCENTILES):
+        heights = [row["percentiles"][i] if row["percentiles"] else 0 for row in rows]
+        one.bar(places + 0.27 * (i - 1), heights, 0.25, label=f"p{percentile}")
+    one.set_ylabel("milliseconds")
+    save(figure, one, "latency.png", "Latency of the successful requests, closed loop")

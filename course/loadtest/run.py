@@ -1,0 +1,297 @@
+"""The load test: services under the same load in turn, beside what the cores do without any server."""
+
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from rich.progress import Progress
+
+from course import ROOT
+from course.base.processes import marked, running, wait
+from course.given.benchmark import machine, new_folder
+from course.harness.submission import Server, Submission
+from course.loadtest import report
+from course.loadtest.ceiling import Work, within
+from course.loadtest.plan import Plan, Turn, Variant
+from serving import Problem
+from serving.cores import cores
+from serving.model import MODEL_PATH, MODELS_DIR, open_model, weights
+
+LOCUSTFILE = ROOT / "locustfiles" / "ex11_locustfile.py"
+BATCHES = [1, 8, 16, 32]
+WARM_UP = 2  # seconds with all users
+LIMIT = 240  # seconds that a turn may take beyond its duration
+
+console = Console(highlight=False)
+
+
+def report_folder(ex: str) -> Path:
+    """reports/loadtest/ex11, and with MODEL=alexnet reports/loadtest/ex11-alexnet: one comparison spares another."""
+    name = f"ex{ex.zfill(2)}" if ex else "services"
+    return Path("reports/loadtest") / (name if MODEL_PATH.stem == "resnet18" else f"{name}-{MODEL_PATH.stem}")
+
+
+def loadtest(plan: Plan, output: Path) -> None:
+    """Measure everything, print the tables, write plots and all measurements to a folder.
+
+    Raises:
+        Problem: a missing model, a service that does not start or answers wrongly, requests that failed.
+    """
+    provenance = {Path(model).name: weights(open_model(Path(model))) for work in plan.works for model in work.models}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
+    try:
+        tempfile.TemporaryFile(dir=new_folder(output)).close()  # better told now than after the measurements
+        turns, ceilings, bare = take_turns(plan)
+        taken_on = machine([{"versions": {name: version(name) for name in ("bentoml", "onnxruntime", "locust")}}])
+        taken_on |= {"used_cores": cores(), "weights": provenance}
+        report.show(plan, turns, ceilings, bare, taken_on, console)
+        report.write(plan, turns, ceilings, bare, taken_on, output)
+    except OSError as error:
+        raise Problem(f"{error.filename or output} could not be written: {error.strerror or error}.") from error
+    except KeyboardInterrupt:
+        raise Problem("Stopped: everything that was started has been ended, and no report was written.") from None
+    console.print(f"All measurements and two plots are in {output}/. How to read them: docs/loadtest.md")
+    if failed := sum(sum(turn.failures.values()) for turn in turns):
+        raise Problem(f"{failed} requests failed: the lines below the first table say why.")
+
+
+def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[dict[int, float]]]:
+    """Every round: each ceiling, the session alone where that is wanted, then each service (A B A B).
+
+    Returns:
+        the services' turns, the ceilings' rates by round, the session's rates by round and size of batch.
+    """
+    turns: list[Turn] = []
+    ceilings: dict[Work, list[float]] = {work: [] for work in plan.works}
+    bare: list[dict[int, float]] = []
+    answers: dict[Work, dict] = {}
+    with Progress(console=console, transient=True) as progress, tempfile.TemporaryDirectory() as name:
+        task = progress.add_task("", total=plan.rounds * (len(plan.works) + plan.bare + len(plan.variants)))
+
+        def done(said: str) -> None:
+            progress.console.print(said, markup=False)
+            progress.advance(task)
+
+        for i in range(plan.rounds):
+            where = f"round {i + 1} of {plan.rounds}"
+            for work in plan.works:
+                title = f"the ceiling of {report.described(work)}"
+                progress.update(task, description=f"{where}: {title}")
+                result = without_server(work._asdict() | {"processes": cores(), "window": plan.duration}, Path(name))
+                ceilings[work].append(result["rate"])
+                answers[work] = result["answer"]
+                done(f"{where}: {result['rate']:6.1f}/s  {title}")
+            if plan.bare:
+                progress.update(task, description=f"{where}: batches in the session alone")
+                bare.append(session_alone(plan, Path(name)))
+                done(f"{where}: {bare[-1][1]:6.1f}/s  the session alone, one image at a time")
+            for one in plan.variants:
+                progress.update(task, description=f"{where}: {one.name}")
+                turns.append(take_turn(plan, one, i, answers[plan.work(one)], Path(name)))
+                failed = sum(turns[-1].failures.values())
+                done(f"{where}: {turns[-1].rate:6.1f}/s  {one.name}{f', {failed} failed' if failed else ''}")
+    return turns, ceilings, bare
+
+
+def without_server(job: dict, scratch: Path) -> dict:
+    """Do a job of course/loadtest/ceiling.py in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(json.dumps(job))
+        command = [sys.executable, "-m", "course.loadtest.ceiling", str(folder)]
+        with running(command, cwd=ROOT, env=dict(os.environ), log=folder / "log") as process:
+            code = wait(process, LIMIT + 10 * job["window"])
+        if code != 0:
+            raise Problem(f"The loop without a server ended with {code}: {last_line(folder / 'log')}")
+        return json.loads((folder / "result.json").read_text())
+
+
+def session_alone(plan: Plan, scratch: Path) -> dict[int, float]:
+    """Images a second by size of batch, with as many threads as the last service gives its session."""
+    service = plan.variants[-1]
+    threads = service.env.get("THREADS", "0")
+    job = {
+        "model": plan.work(service).models[0],
+        "threads": int(threads) if threads.isdigit() else 0,  # 0: as many as ONNX Runtime takes by itself
+        "batches": BATCHES,
+    }
+    result = without_server(job | {"window": plan.duration / len(BATCHES)}, scratch)
+    return {int(batch): rate for batch, rate in result["rates"].items()}
+
+
+def take_turn(plan: Plan, service: Variant, i: int, answer: dict, scratch: Path) -> Turn:
+    """Start a service, load it, end it."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name, serving(plan, service, Path(name)) as server:
+        samples, before, after = drive(plan, service, server, Path(name))
+        if server.process.poll() is not None:
+            raise Problem(f"{service.name} ended while it was under load.{server.last_words()}")
+    require_equal(service.name, plan.payload, samples["answer"], answer)
+    return turn_of(service.name, i, samples, before, after)
+
+
+@contextmanager
+def serving(plan: Plan, service: Variant, scratch: Path) -> Iterator[Server]:
+    """The service, ready, on a free port and with a BENTOML_HOME of its own."""
+    submission = Submission(plan.folder, scratch)
+    serve = submission.serve_app if service.file.endswith("_fastapi.py") else submission.serve
+    env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
+    try:
+        with serve(service.file, env=env) as server:
+            yield server
+    except pytest.fail.Exception as failure:  # how Submission says that something did not start
+        raise Problem(f"{service.name}: {failure}") from failure
+
+
+def require_equal(service: str, payload: str, text: str | None, answer: dict) -> None:
+    """Speed is compared only where answers agree: the first one that locust was given, with the model's own.
+
+    Raises:
+        Problem: they differ. Where there was none (text is None), failures say so.
+    """
+    if text is None:
+        return
+    try:
+        got = json.loads(text)
+        if payload == "image":
+            got, wanted = got["predictions"], answer["predictions"]
+            values = [[one["probability"] for one in side] for side in (got, wanted)]
+            same = got[0]["label"] == wanted[0]["label"] and np.allclose(*values, atol=1e-3)
+        else:
+            same = np.allclose(got, answer["rows"], atol=1e-3)
+    except (ValueError, LookupError, TypeError):
+        same = False
+    if not same:
+        raise Problem(
+            f"{service} answers something else than its model does without a server, and speed is compared only "
+            f"where answers agree. It answered: {text[:200]}"
+        )
+
+
+def drive(plan: Plan, service: Variant, server: Server, folder: Path) -> tuple[dict, dict, dict]:
+    """Load a service with locust, in a process of its own.
+
+    Returns:
+        the samples, and snapshots taken when their window opened and when it closed.
+    """
+    command = [sys.executable, "-m", "locust", "-f", f"{LOCUSTFILE},{ROOT / 'course' / 'loadtest' / 'samples.py'}"]
+    command += ["--headless", "--only-summary", "--host", server.url, "--payload", plan.payload]
+    # All users at once, and time for the requests in flight at the end.
+    command += ["--users", str(plan.users), "--spawn-rate", str(plan.users), "--stop-timeout", "10"]
+    command += ["--samples", str(folder), "--warm-up", str(WARM_UP), "--window", str(plan.duration)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    with running(command, cwd=folder, env=env, log=folder / "locust.log") as client:
+        deadline = time.monotonic() + LIMIT + plan.duration
+        watched = []
+        for moment in ("open", "closed"):
+            while not (folder / moment).exists():
+                if client.poll() is not None or time.monotonic() > deadline:
+                    raise Problem(f"locust stopped under {service.name}: {last_line(folder / 'locust.log')}")
+                time.sleep(0.02)
+            watched.append(snapshot(server, client.mark))
+        wait(client, LIMIT)
+    if not (folder / "samples.json").exists():
+        raise Problem(f"locust left no samples of {service.name}: {last_line(folder / 'locust.log')}")
+    return json.loads((folder / "samples.json").read_text()), *watched
+
+
+def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> Turn:
+    """What the samples within the window say, and the difference of two snapshots."""
+    opened, closed = samples["window"]
+    ends, seconds = np.array(samples["ends"]), np.array(samples["seconds"])
+    failures = {int(place): reason for place, reason in samples["failures"].items()}
+    good = np.array([place not in failures for place in range(len(ends))], dtype=bool)
+    inside = (opened < ends) & (ends <= closed)
+    used = {who: (after[who] - before[who]) / (after["time"] - before["time"]) for who in ("server", "client", "all")}
+    batches = {}
+    for api, (total, count) in after["batches"].items():
+        total_before, count_before = before["batches"].get(api, (0, 0))
+        if count > count_before:
+            batches[api] = (total - total_before) / (count - count_before)
+    return Turn(
+        service=service,
+        round=i,
+        seconds=closed - opened,
+        rate=within(ends[good], seconds[good], opened, closed) / (closed - opened),
+        successes=int((good & inside).sum()),
+        failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),
+        milliseconds=[round(one * 1000, 2) for one in seconds[good & inside]],
+        batches=batches,
+        server_cores=used["server"],
+        client_cores=used["client"],
+        other_cores=max(0, used["all"] - used["server"] - used["client"]),
+        megabytes=max(before["megabytes"], after["megabytes"]),
+    )
+
+
+def snapshot(server: Server, client_mark: str) -> dict:
+    """Processor time so far, memory, and the server's own count of its batches."""
+    processes = marked(server.process.mark)
+    machine_wide = psutil.cpu_times()
+    return {
+        "time": time.monotonic(),
+        "server": processor_seconds(processes),
+        "client": processor_seconds(marked(client_mark)),
+        "all": sum(getattr(machine_wide, kind, 0) for kind in ("user", "nice", "system", "irq", "softirq")),
+        "megabytes": megabytes(processes),
+        "batches": batch_counts(server.url),
+    }
+
+
+def processor_seconds(processes: list[psutil.Process]) -> float:
+    """What they have used so far."""
+    seconds = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
+def megabytes(processes: list[psutil.Process]) -> float:
+    """Their resident memory; what several of them share counts for each."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss / 1e6
+    return total
+
+
+def batch_counts(url: str) -> dict[str, list[float]]:
+    """By API: how many requests have been in batches so far, and how many batches there were.
+
+    BentoML counts a batch's requests, not the rows in them; here each request holds one image.
+    """
+    counts: dict[str, list[float]] = {}
+    try:
+        text = httpx.get(f"{url}/metrics", timeout=20).raise_for_status().text
+    except httpx.HTTPError:  # FastAPI has none
+        return counts
+    for family in text_string_to_metric_families(text):
+        if family.name == "bentoml_service_adaptive_batch_size":
+            for sample in family.samples:
+                api = f"{sample.labels['runner_name']}.{sample.labels['method_name']}"
+                for place, ending in enumerate(("_sum", "_count")):
+                    if sample.name.endswith(ending):
+                        counts.setdefault(api, [0.0, 0.0])[place] += sample.value
+    return counts
+
+
+def last_line(log: Path) -> str:
+    """The last error in a log, or else its last line."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+    return next((line for line in reversed(lines) if re.search("ERROR|Error|Problem|BadModel", line)), lines[-1])

@@ -1,0 +1,120 @@
+"""Measures what a killed worker and SIGTERM cost the callers of each service, while they are busy."""
+
+import os
+import platform
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from course import ROOT
+from course.base.processes import wait
+from course.harness.load import CLIENTS, Answer, load, workers
+from course.harness.submission import Server, Submission
+
+SERVICES = {
+    "10": "ex10_service.py",
+    "11": "ex11_adaptive_batching.py",
+    "13": "ex13_workers.py",
+    "14": "ex14_sequential.py",
+    "15": "ex15_concurrent.py",
+    "16": "ex16_pipeline.py",
+    "19": "ex19_tasks.py",
+}
+ROUNDS, LIMIT = 3, 60  # LIMIT in seconds
+
+
+class Fault(NamedTuple):
+    """What one fault came to."""
+
+    seconds: float  # until the next worker was ready, or until the service had ended
+    lost: int  # requests that were not answered 200; for SIGTERM, of those that were sent before it
+
+
+def print_faults() -> None:
+    """Kill and end each service in turn, several rounds, and print what it cost."""
+    console = Console()
+    kills: dict[str, list[Fault]] = {number: [] for number in SERVICES}
+    ends: dict[str, list[Fault]] = {number: [] for number in SERVICES}
+    for _ in track(range(ROUNDS), "Killing and ending each service in turn ...", console=console, transient=True):
+        for number, file in SERVICES.items():
+            with tempfile.TemporaryDirectory() as scratch, solutions(scratch).serve(file) as server:
+                kills[number].append(kill(server))
+                ends[number].append(terminate(server))
+    table = Table(title=f"Under the load of {CLIENTS} clients", title_justify="left")
+    table.add_column("exercise")
+    for column in (
+        "worker killed:\nnext one ready (s)",
+        "requests\nlost",
+        "SIGTERM:\nended (s)",
+        "accepted\nrequests lost",
+    ):
+        table.add_column(column, justify="right")
+    for number in SERVICES:
+        cells = []
+        for faults in (kills[number], ends[number]):
+            seconds = [fault.seconds for fault in faults]
+            cells.append(f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})")
+            cells.append(" ".join(str(fault.lost) for fault in faults))
+        table.add_row(number, *cells)
+    console.print(table)
+    console.print(
+        f"POST /classify with data/cat.png; median (least to most) of {ROUNDS} rounds in turn, the clients on the same"
+        f" {psutil.cpu_count()} cores. A killed worker (SIGKILL) holds at most {CLIENTS} requests. Of composed services"
+        f" the entry's worker is killed. {platform.machine()}, Python {platform.python_version()}."
+    )
+
+
+def solutions(scratch: str) -> Submission:
+    """The services that are killed and ended."""
+    return Submission(ROOT / "solutions", Path(scratch))
+
+
+def kill(server: Server) -> Fault:
+    """SIGKILL for a worker, and wait until its successor says that it is ready."""
+    with load(server) as answered:
+        wait_until(lambda: len(answered) > 2 * CLIENTS, server)
+        before = ready_workers(server)
+        begin = time.monotonic()
+        os.kill(workers(server)[0].pid, signal.SIGKILL)
+        wait_until(lambda: ready_workers(server) > before, server)
+        seconds = time.monotonic() - begin
+    return Fault(seconds, lost(answered))
+
+
+def terminate(server: Server) -> Fault:
+    """SIGTERM for the service, and wait until it has ended."""
+    with load(server) as answered:
+        wait_until(lambda: len(answered) > 2 * CLIENTS, server)
+        begin = time.monotonic()
+        server.process.terminate()
+        if wait(server.process, LIMIT) is None:
+            raise TimeoutError(f"SIGTERM: not ended after {LIMIT} s.{server.last_words()}")
+        seconds = time.monotonic() - begin
+    return Fault(seconds, lost([one for one in answered if one.begun < begin]))
+
+
+def lost(answered: list[Answer]) -> int:
+    """How many were not answered 200."""
+    return sum(one.status != 200 for one in answered)
+
+
+def ready_workers(server: Server) -> int:
+    """How many workers of the entry service have said so far that they are ready."""
+    return server.log.read_text(errors="replace").count("Service ImageClassifierService initialized")
+
+
+def wait_until(holds, server: Server) -> None:
+    """Ask again and again, for LIMIT seconds."""
+    give_up = time.monotonic() + LIMIT
+    while not holds():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"Nothing happened for {LIMIT} s.{server.last_words()}")
+        time.sleep(0.02)

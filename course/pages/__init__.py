@@ -1,0 +1,1 @@
+"""What makes the course page and README's tables."""

@@ -440,13 +440,10 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
     ("typed", "sentence"),
     [
         ({}, "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
-        ({"submission": "nowhere"}, "SUBMISSION=nowhere: there is no such folder or archive"),
-        ({"submissions": "data"}, "SUBMISSIONS=data: neither a folder nor an archive"),
-        ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
-        ({"submission": "solutions", "jobs": "0"}, "JOBS=0: a whole number from 1 to 64"),
-        ({"submission": "solutions", "isolation": "hope"}, "ISOLATION=hope: there are none, process, docker"),
-        ({"submission": "solutions", "ex": "99"}, "EX=99: no exercise has that number"),
-        ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: no file test_exNN_name.py"),
+        ({"submission": Path("nowhere")}, "SUBMISSION=nowhere: there is no such folder or archive"),
+        ({"submissions": Path("data")}, "SUBMISSIONS=data: neither a folder nor an archive"),
+        ({"submissions": Path("solutions")}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
+        ({"submission": Path("solutions"), "private": Path("docs")}, "PRIVATE=docs: no file test_exNN_name.py"),
     ],
 )
 def test_what_cannot_be_graded_is_one_sentence(typed, sentence):

@@ -81,7 +81,7 @@ def gradescope(
 @app.command()
 def grade_benchmark(
     exercises: options.Several = None,
-    size: Annotated[int, Option(min=1, max=1000, envvar="SIZE", help="How many submissions the class has.")] = 30,
+    size: Annotated[int, Option(min=0, max=1000, envvar="SIZE", help="How many submissions the class has.")] = 30,
     hostile: Annotated[int, Option(min=0, max=1000, envvar="HOSTILE", help="How many of them are hostile.")] = 5,
     jobs: options.Jobs = 2,
     isolation: options.Isolation = "process",

@@ -29,7 +29,7 @@ def images(files: str) -> list[Path]:
     return paths
 
 
-One = Annotated[Exercise, Option("--ex", parser=manifest.find, envvar="EX", help="The number of an exercise.")]
+One = Annotated[Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", help="The number of an exercise.")]
 Several = Annotated[
     Sequence[Exercise] | None, Option("--ex", parser=several, envvar="EX", help="Exercises, such as '04 07'.")
 ]

@@ -185,7 +185,7 @@ def become(*words: str) -> NoReturn:
 
 @app.command()
 def loadtest(
-    exercise: options.One = "10",
+    exercise: options.One = None,
     services: Annotated[
         str, Option(envvar="SERVICES", help="Exercises and their variables: '10 13:WORKERS=4,THREADS=0'.")
     ] = "",
@@ -208,7 +208,7 @@ def loadtest(
     from course.loadtest.run import loadtest, report_folder
 
     plan = Plan.make(
-        exercise=exercise,
+        exercise or manifest.find("10"),
         services=services,
         payload=payload,
         users=users,
@@ -217,7 +217,7 @@ def loadtest(
         folder=folder,
     )
     models.need(Path(path).stem for work in plan.works for path in work.models)
-    loadtest(plan, output or report_folder(exercise.number))
+    loadtest(plan, output or report_folder(exercise.number if exercise else ""))
 
 
 @app.command()
@@ -225,6 +225,7 @@ def bento(exercise: options.One = "10", folder: options.Folder = SOLUTIONS) -> N
     """Pack the service of an exercise with its model: `bentoml build`."""
     from course.images import containers
 
+    containers.find(exercise.number)
     models.need(exercise.models)
     containers.bento(exercise.number, folder)
 
@@ -234,7 +235,9 @@ def containerize(exercise: options.One = "10", by: options.By = "bento", folder:
     """Build an image of the service of an exercise."""
     from course.images import containers
 
-    models.need(exercise.models)
+    containers.find(exercise.number, by)
+    if by == "hand":
+        models.need(exercise.models)
     containers.containerize(exercise.number, by, folder)
 
 

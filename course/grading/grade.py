@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from course.base.processes import MARK, end_marked
 from course.grading import container, handed_in
 from course.grading.handed_in import HandedIn
 from course.grading.results import ExerciseResult, SubmissionResult, points
-from course.grading.run import ISOLATIONS, Options, Stopped, grade_exercise, private_tests
+from course.grading.run import Options, Stopped, grade_exercise, private_tests
 from course.isolation import sandbox
 from serving import Problem
 
@@ -55,53 +55,32 @@ class Plan:
     def make(
         cls,
         *,
-        submission: str = "",
-        submissions: str = "",
-        ex: str = "",
-        jobs: str = "",
-        isolation: str = "",
-        private: str = "",
-        limit: str = "",
-        output: str = "",
+        submission: Path | None = None,
+        submissions: Path | None = None,
+        exercises: Sequence[Exercise] | None = None,
+        jobs: int = 1,
+        isolation: str = "process",
+        private: Path | None = None,
+        limit: int = 600,
+        output: Path = OUTPUT,
         fresh: bool = False,
     ) -> "Plan":
-        """A plan of what was typed; what is empty has its default.
+        """One submission or a folder of them, and the exercises to grade; without any, all.
 
         Raises:
-            Problem: something cannot be.
+            Problem: it cannot be graded.
         """
         if bool(submission) == bool(submissions):
             raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
-        if isolation and isolation not in ISOLATIONS:
-            raise Problem(f"ISOLATION={isolation}: there are {', '.join(ISOLATIONS)}.")
-        chosen = [manifest.find(number) for number in dict.fromkeys(ex.replace(",", " ").split())]
-        found = [handed_in.one(Path(submission))] if submission else handed_in.several(Path(submissions))
         return cls(
-            submissions=found,
-            exercises=chosen or manifest.exercises(),
-            options=Options(
-                isolation=isolation or "process",
-                limit=whole_number("TIME", limit, 600, 86_400),
-                private=handed_in.private_folder(private),
-            ),
-            jobs=whole_number("JOBS", jobs, 1, 64),
-            output=Path(output).resolve() if output else OUTPUT,
+            submissions=[handed_in.one(submission)] if submission else handed_in.several(submissions),
+            exercises=exercises or manifest.exercises(),
+            options=Options(isolation=isolation, limit=limit, private=handed_in.private_folder(private)),
+            jobs=jobs,
+            output=output.resolve(),
             fresh=fresh,
             single=bool(submission),
         )
-
-
-def whole_number(name: str, text: str, otherwise: int, most: int) -> int:
-    """The number that a variable of make is set to; `otherwise` where it is empty.
-
-    Raises:
-        Problem: it is none, or not from 1 to most.
-    """
-    if not text:
-        return otherwise
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise Problem(f"{name}={text}: a whole number from 1 to {most} is needed.")
-    return int(text)
 
 
 def grade(plan: Plan, console: Console) -> list[SubmissionResult]:

@@ -7,6 +7,7 @@ https://gradescope-autograders.readthedocs.io/en/latest/specs/
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from course import ROOT
@@ -135,21 +136,20 @@ cp "$grades/submission/gradescope.json" "$autograder/results/results.json" || ex
 """
 
 
-def choose(numbers: str) -> list[Exercise]:
-    """The exercises to grade there: those named, such as `04 07`, or all that need no containers.
+def choose(exercises: Sequence[Exercise] | None = None) -> Sequence[Exercise]:
+    """The exercises to grade there: these, or all that need no containers.
 
     Raises:
         Problem: one of those named needs a Docker engine, which Gradescope's machines do not have.
     """
-    if not numbers.strip():
+    if not exercises:
         return [one for one in manifest.exercises() if not one.needs_docker]
-    chosen = [manifest.find(number) for number in numbers.replace(",", " ").split()]
-    if needing := [one.number for one in chosen if one.needs_docker]:
+    if needing := [one.number for one in exercises if one.needs_docker]:
         raise Problem(
-            f"EX={numbers}: the tests of {' and '.join(needing)} start containers, and Gradescope's machines have no Docker"
+            f"EX={' '.join(one.number for one in exercises)}: the tests of {' and '.join(needing)} start containers, and Gradescope's machines have no Docker"
             f' engine. Grade these with: make grade SUBMISSIONS=folder EX="{" ".join(needing)}"'
         )
-    return chosen
+    return exercises
 
 
 def write_archive(

@@ -265,17 +265,17 @@ def _handed_in(paths: list[Path]) -> list[HandedIn]:
     return list(found.values())
 
 
-def private_folder(text: str) -> Path | None:
-    """The folder of private tests that PRIVATE names; None where it is empty.
+def private_folder(folder: Path | None) -> Path | None:
+    """The folder of private tests, made absolute; None if there is none.
 
     Raises:
         Problem: no such tests are in there.
     """
-    if not text:
+    if folder is None:
         return None
-    if not any(Path(text).glob("test_ex[0-9][0-9]*.py")):
-        raise Problem(f"PRIVATE={text}: no file test_exNN_name.py is in there.")
-    return Path(text).resolve()
+    if not any(folder.glob("test_ex[0-9][0-9]*.py")):
+        raise Problem(f"PRIVATE={folder}: no file test_exNN_name.py is in there.")
+    return folder.resolve()
 
 
 def private_files(folder: Path) -> dict[str, Path]:

@@ -34,19 +34,20 @@ def steps(file: str, text: str) -> list[Step]:
 
 def left(exercise: Exercise) -> list[Step]:
     """The TODOs that are still in the student's files."""
-    texts = {file: (ROOT / "exercises" / file).read_text(errors="replace") for file in exercise.files}
-    return [step for file, text in texts.items() for step in steps(file, text)]
+    paths = {file: ROOT / "exercises" / file for file in exercise.files}
+    return [step for file, path in paths.items() for step in steps(file, path.read_text(errors="replace"))]
 
 
 def step_of(exercise: Exercise, failure: str) -> Step | None:
     """The step that a failure is about: that of the first function it names, or else the first that is left."""
-    try:
-        texts = {file: content.decode() for file, content in starter_files(exercise).items()}
-    except Problem:  # no starter to compare with
-        texts = {}
-    by_function = {step.function: step for file, text in texts.items() for step in reversed(steps(file, text))}
-    named = re.findall(r"/?(\w+)(?:\(| |$)", failure.partition("\n")[0])
-    return next((by_function[name] for name in named if name in by_function), None) or next(iter(left(exercise)), None)
+    todo = left(exercise)
+    try:  # what the student has removed is in the starter
+        starter = [step for file, text in starter_files(exercise).items() for step in steps(file, text.decode())]
+    except Problem:
+        starter = todo
+    by_function = {step.function: step for step in reversed(starter)}
+    named = re.findall(r"(?<=/)\w+|\w+(?=\()", failure.partition("\n")[0])
+    return next((by_function[name] for name in named if name in by_function), todo[0] if todo else None)
 
 
 def _function_around(line: int, text: str) -> str:

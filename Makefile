@@ -144,7 +144,7 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   PROJECT, REGION, REPOSITORY  of Google Cloud, for deploy; PUBLIC=1 lets everybody in
 #:   SUBMISSIONS        a folder of submissions to grade
 #:   JOBS, TIME         how many exercises to grade at a time (1), seconds for each (600)
-#:   ISOLATION          what submitted code runs in: process (default), docker or none
+#:   ISOLATION          what submitted code runs in: process (default), docker, limits or none
 #:   PRIVATE, OUTPUT    a folder of extra tests; where the reports go
 #:   SIZE, HOSTILE      of grade-benchmark: submissions in the class (30), how many are hostile (5)
 #:   PYTHON             the Python for setup, 3.11 or newer

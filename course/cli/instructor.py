@@ -30,8 +30,9 @@ def grade(
     fresh: Annotated[bool, Option("--fresh", help="Ignore the results of earlier runs.")] = False,
 ) -> None:
     """Grade one submission or a class. Run it again, and it continues where it stopped."""
-    from course.grading.grade import Plan, print_results
     from course.grading.grade import grade as grade_all
+    from course.grading.plan import Plan
+    from course.grading.terminal import print_results
 
     plan = Plan.make(
         submission=submission,
@@ -61,7 +62,7 @@ def gradescope(
     exercises: options.Several = None,
     private: options.Private = None,
     isolation: Annotated[
-        Literal["process", "none"], Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker.")
+        Literal["process", "limits", "none"], Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker.")
     ] = "process",
     jobs: options.Jobs = 2,
     limit: options.Limit = 600,

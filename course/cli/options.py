@@ -43,7 +43,7 @@ Words = Annotated[str, Option("--images", envvar="IMAGES", help="Only images who
 Rounds = Annotated[int, Option(min=1, max=100, envvar="ROUNDS", help="How often each one has its turn.")]
 
 Isolation = Annotated[
-    Literal["process", "docker", "none"], Option(envvar="ISOLATION", help="What submitted code runs in.")
+    Literal["process", "docker", "limits", "none"], Option(envvar="ISOLATION", help="What submitted code runs in.")
 ]
 Jobs = Annotated[int, Option(min=1, max=64, envvar="JOBS", help="How many exercises to grade at the same time.")]
 Limit = Annotated[int, Option(min=1, max=86_400, envvar="TIME", help="Seconds for the tests of one exercise.")]

@@ -79,7 +79,7 @@ ifeq ($(EX),)
 	@echo "           SUBMISSION  a folder of solutions other than solutions/; to grade also an archive"
 	@echo "           SUBMISSIONS, JOBS, PRIVATE, OUTPUT  to grade a class: its folder, how many at a time (1),"
 	@echo "                       a folder of extra tests, where reports go; TIME=600 (seconds)"
-	@echo "           ISOLATION  of graded code: process (the default), docker (in containers), or none"
+	@echo "           ISOLATION  of graded code: process (the default), docker (in containers), limits or none"
 	@echo
 	@echo "Begin with: make serve, and in a second terminal: make client"
 else

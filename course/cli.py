@@ -131,15 +131,13 @@ def serve(
     folder: Annotated[Path, Option(help="Where its file is.")] = ROOT / "solutions",
 ) -> None:
     """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
-    exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if manifest.is_service(manifest.solution(file))), None)
-    if file is None:
-        raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
+    exercise = manifest.find_service(ex)
+    file = exercise.service
     if not (folder / file).is_file():
         raise Problem(f"There is no {folder / file}.")
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
-    if file.endswith("_fastapi.py"):
+    if exercise.app:
         console.print(f"[bold]python {folder / file} --port {port}[/]")
         console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
         console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
@@ -207,7 +205,7 @@ def figures() -> None:
 
 @app.command()
 def loadtest(
-    ex: Annotated[str, Option(help="An exercise, whose prepared comparison is taken.")] = "",
+    ex: Annotated[str, Option(help="An exercise, whose prepared comparison is taken (10).")] = "",
     services: Annotated[str, Option(help="Exercises with variables for them: '10 13:WORKERS=4,THREADS=0'.")] = "",
     payload: Annotated[str, Option(help="What each request holds: image, json or npy.")] = "",
     users: Annotated[str, Option(help="How many ask at a time (32).")] = "",
@@ -265,25 +263,26 @@ def grade(
     submissions: Annotated[str, Option(help="A folder of submissions.")] = "",
     ex: Annotated[str, Option(help="Exercises: '04 07'; all without.")] = "",
     jobs: Annotated[str, Option(help="How many exercises at a time (1).")] = "",
-    isolation: Annotated[str, Option(help="process, docker or none.")] = "",
+    isolation: Annotated[str, Option(help="process, docker, limits or none.")] = "",
     private: Annotated[str, Option(help="A folder of extra tests that students do not have: test_exNN_name.py.")] = "",
     limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
     output: Annotated[str, Option(help="Where the reports go (reports/grades).")] = "",
     fresh: Annotated[bool, Option(help="Take no result of an earlier run.")] = False,
 ) -> None:
     """Grade one submission or a class; started again, it goes on with what has no final result."""
-    from course.grading.grade import Plan, print_results
     from course.grading.grade import grade as grade_all
+    from course.grading.plan import OUTPUT, Plan
+    from course.grading.terminal import print_results
 
     plan = Plan.make(
-        submission=submission,
-        submissions=submissions,
-        ex=ex,
-        jobs=jobs,
-        isolation=isolation,
-        private=private,
-        limit=limit,
-        output=output,
+        submission=Path(submission) if submission else None,
+        submissions=Path(submissions) if submissions else None,
+        exercises=[manifest.find(number) for number in ex.split()],
+        jobs=whole_number("JOBS", jobs, 1, 64),
+        isolation=_isolation(isolation, "process", "docker", "limits", "none"),
+        private=Path(private) if private else None,
+        limit=whole_number("TIME", limit, 600, 86_400),
+        output=Path(output) if output else OUTPUT,
         fresh=fresh,
     )
     try:
@@ -298,11 +297,26 @@ def grade(
         raise typer.Exit(1)
 
 
+def _isolation(typed: str, *known: str) -> str:
+    if typed and typed not in known:
+        raise Problem(f"ISOLATION={typed}: choose one of {', '.join(known)}.")
+    return typed or known[0]
+
+
+def whole_number(name: str, text: str, otherwise: int, most: int) -> int:
+    """The number that a variable of make is set to; `otherwise` where it is empty. Raises Problem if it is not one."""
+    if not text:
+        return otherwise
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise Problem(f"{name}={text}: a whole number from 1 to {most} is needed.")
+    return int(text)
+
+
 @app.command()
 def gradescope(
     ex: Annotated[str, Option(help="Exercises: '04 07'; without, all that need no Docker.")] = "",
     private: Annotated[str, Option(help="A folder of extra tests that students do not have.")] = "",
-    isolation: Annotated[str, Option(help="process or none.")] = "",
+    isolation: Annotated[str, Option(help="process, limits or none.")] = "",
     jobs: Annotated[str, Option(help="How many exercises at a time (2).")] = "",
     limit: Annotated[str, Option(help="Seconds for the tests of one exercise (600).")] = "",
     output: Annotated[Path, Option(help="Where the archive goes.")] = ROOT
@@ -311,21 +325,15 @@ def gradescope(
     / "autograder.zip",
 ) -> None:
     """Build the archive that Gradescope's machines grade with."""
-    from course.grading.grade import whole_number
     from course.grading.gradescope import choose, write_archive
     from course.grading.handed_in import private_folder
-    from course.isolation.sandbox import MODES
 
-    if isolation and isolation not in MODES:
-        raise Problem(
-            f"ISOLATION={isolation}: on Gradescope's machines, which have no Docker engine, there are {', '.join(MODES)}."
-        )
-    chosen = choose(ex)
+    chosen = choose([manifest.find(number) for number in ex.split()])
     names = write_archive(
         output,
         chosen,
-        private=private_folder(private),
-        isolation=isolation or "process",
+        private=private_folder(Path(private) if private else None),
+        isolation=_isolation(isolation, "process", "limits", "none"),
         jobs=whole_number("JOBS", jobs, 2, 64),
         limit=whole_number("TIME", limit, 600, 86_400),
     )
@@ -340,7 +348,7 @@ def grade_benchmark(
     size: Annotated[int, Option(help="How many submissions the class has.")] = 30,
     hostile: Annotated[int, Option(help="How many of them are hostile.")] = 5,
     jobs: Annotated[int, Option(help="How many exercises at a time.")] = 2,
-    isolation: Annotated[str, Option(help="process, docker or none.")] = "process",
+    isolation: Annotated[str, Option(help="process, docker, limits or none.")] = "process",
     limit: Annotated[int, Option(help="Seconds for the tests of one exercise.")] = 600,
 ) -> None:
     """Measure what grading costs, and kill the grader half-way."""

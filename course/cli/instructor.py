@@ -62,7 +62,8 @@ def gradescope(
     exercises: options.Several = None,
     private: options.Private = None,
     isolation: Annotated[
-        Literal["process", "limits", "none"], Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker.")
+        Literal["process", "limits", "none"],
+        Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker."),
     ] = "process",
     jobs: options.Jobs = 2,
     limit: options.Limit = 600,

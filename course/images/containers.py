@@ -15,6 +15,7 @@ from rich.console import Console
 
 from course import ROOT
 from course.base import docker, manifest
+from course.base.files import tail
 from course.base.processes import is_free
 from serving import Problem
 
@@ -47,8 +48,6 @@ class Service(NamedTuple):
 
 def find(ex: str, by: str = "bento") -> Service:
     """The service of an exercise; raises Problem where no image of this kind is made of it."""
-    if by not in ("bento", "hand"):
-        raise Problem(f"BY={by}: an image is made by `bento`, with `bentoml containerize`, or by `hand`, a Dockerfile.")
     exercise = manifest.find_service(ex)
     if why_not := exercise.no_image or (exercise.not_by_hand if by == "hand" else ""):
         raise Problem(f"EX={ex}: {why_not}.")
@@ -77,7 +76,7 @@ def bento(ex: str, folder: Path) -> None:
     console.print(f"[bold]bentoml {shlex.join(command).replace(f'{ROOT}/', '').replace(str(ROOT), '.')}[/]")
     run_bentoml(command, log)
     if not (built := re.search(r"Successfully built Bento\(tag=\"(\S+)\"\)", log.read_text(errors="replace"))):
-        raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{tail(log)}")
+        raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{end_of(log)}")
     files = len([path for path in bento_path(built[1]).rglob("*") if path.is_file()])
     console.print(f"{built[1]}, {files} files, in {bento_path(built[1])}\nNext: make containerize EX={ex}")
 
@@ -168,14 +167,13 @@ def run_bentoml(words: list[str], log: Path, **env: str) -> None:
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
     if done.returncode:
-        raise Problem(f"`bentoml {words[0]}` failed. The end of its log, {log}:\n{tail(log)}")
+        raise Problem(f"`bentoml {words[0]}` failed. The end of its log, {log}:\n{end_of(log)}")
 
 
-def tail(log: Path, lines: int = 12) -> str:
-    """The end of a log, without the stack trace of whoever only passed the failure on."""
+def end_of(log: Path) -> str:
+    """The end of a log of BentoML's, without the stack traces of code that only passed the failure on."""
     passed_on = r"\n(ERROR: *\n+)?Encountered exception while|\nTraceback \(most recent"
-    said = re.split(passed_on, log.read_text(errors="replace"))[0].rstrip()
-    return "\n".join(said.splitlines()[-lines:])
+    return tail(re.split(passed_on, log.read_text(errors="replace"))[0])
 
 
 def run_container(ex: str, by: str, port: int) -> None:

@@ -126,7 +126,7 @@ def test_the_commands_tag_log_in_push_and_deploy(commands):
         called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
         got="; ".join(map(shlex.join, commands))[:390],
         expected=f"docker tag, gcloud auth configure-docker, docker push, gcloud run deploy, of {ADDRESS}",
-        hint="the name of a service in Cloud Run has no underscores: cloud_name()",
+        hint="the name of a service in Cloud Run has no underscores: cloud.name()",
     )
 
 

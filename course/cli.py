@@ -131,15 +131,13 @@ def serve(
     folder: Annotated[Path, Option(help="Where its file is.")] = ROOT / "solutions",
 ) -> None:
     """Become the server of an exercise: `bentoml serve` for a service, its own script for an application."""
-    exercise = manifest.find(ex)
-    file = next((file for file in exercise.files if manifest.is_service(manifest.solution(file))), None)
-    if file is None:
-        raise Problem(f"EX={ex}: exercise {exercise.number} has no service to serve.")
+    exercise = manifest.find_service(ex)
+    file = exercise.service
     if not (folder / file).is_file():
         raise Problem(f"There is no {folder / file}.")
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
-    if file.endswith("_fastapi.py"):
+    if exercise.app:
         console.print(f"[bold]python {folder / file} --port {port}[/]")
         console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
         console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
@@ -207,7 +205,7 @@ def figures() -> None:
 
 @app.command()
 def loadtest(
-    ex: Annotated[str, Option(help="An exercise, whose prepared comparison is taken.")] = "",
+    ex: Annotated[str, Option(help="An exercise, whose prepared comparison is taken (10).")] = "",
     services: Annotated[str, Option(help="Exercises with variables for them: '10 13:WORKERS=4,THREADS=0'.")] = "",
     payload: Annotated[str, Option(help="What each request holds: image, json or npy.")] = "",
     users: Annotated[str, Option(help="How many ask at a time (32).")] = "",

@@ -1,6 +1,6 @@
 """Exercise 01: export a classifier to ONNX.
 
-python exercises/ex01_export.py --weights random --output models/mine.onnx
+python exercises/ex01_export.py --help
 """
 
 import json
@@ -30,7 +30,7 @@ BATCH_SIZES = (1, 8, 32)
 # Two images, not one: torch.export takes a size of 1 for a constant.
 EXAMPLE = torch.zeros(2, 3, 224, 224)
 
-# TODO: what the contract (models/README.md) asks of the torch.export-based exporter: dynamo, external_data,
+# TODO 1: what the contract (models/README.md) asks of the torch.export-based exporter: dynamo, external_data,
 # opset_version, input_names, output_names, dynamic_shapes.
 OPTIONS = {"verbose": False}
 
@@ -47,13 +47,13 @@ class Exporter(StrEnum):
 
 def export_dynamo(model: nn.Module, path: Path) -> None:
     """Export with the torch.export-based exporter: it captures the graph as a program of tensor operations."""
-    # TODO: one call of torch.onnx.export: the model, (EXAMPLE,), the path, and **OPTIONS. Complete OPTIONS above.
+    # TODO 2: one call of torch.onnx.export: the model, (EXAMPLE,), the path, and **OPTIONS. Complete OPTIONS above.
     raise NotImplementedError("Call torch.onnx.export with dynamo=True.")
 
 
 def export_torchscript(model: nn.Module, path: Path) -> None:
     """Export with the TorchScript exporter: it runs the model once and records what was called. Deprecated."""
-    # TODO: torch.onnx.export again, with dynamo=False; it calls the dynamic axes dynamic_axes.
+    # TODO 3: torch.onnx.export again, with dynamo=False; it calls the dynamic axes dynamic_axes.
     raise NotImplementedError("Call torch.onnx.export with dynamo=False.")
 
 
@@ -75,13 +75,13 @@ def as_lightning_module(model: nn.Module) -> nn.Module:
 
 def export_lightning(model: nn.Module, path: Path) -> None:
     """Export a LightningModule with its own method, which hands its options on to torch.onnx.export."""
-    # TODO: wrap the model with as_lightning_module and call its to_onnx(path, (EXAMPLE,), ...).
+    # TODO 4: wrap the model with as_lightning_module and call its to_onnx(path, (EXAMPLE,), ...).
     raise NotImplementedError("Call as_lightning_module(model).to_onnx.")
 
 
 def add_metadata(path: Path, classifier: Classifier, architecture: str, exporter: str) -> None:
     """Write labels and provenance into the file, so that serving it needs neither PyTorch nor torchvision."""
-    # TODO: load the file with onnx.load, set the properties labels (a JSON list), architecture, weights
+    # TODO 5: load the file with onnx.load, set the properties labels (a JSON list), architecture, weights
     # (classifier.provenance) and exporter with onnx.helper.set_model_props, and save it.
     raise NotImplementedError("Write labels, architecture, weights and exporter into the file's metadata.")
 
@@ -104,7 +104,7 @@ def compare(model: nn.Module, path: Path) -> dict[int, float]:
         Problem: they differ by more than 5e-6 of the largest logit (1e-4 for a trained resnet18, whose
             logits reach 20), which is what other orders of adding float32 numbers come to.
     """
-    # TODO: for each of BATCH_SIZES, run random images through model (torch.inference_mode) and through an
+    # TODO 6: for each of BATCH_SIZES, run random images through model (torch.inference_mode) and through an
     # ort.InferenceSession of the file, and compare the logits. Beware of NaN.
     raise NotImplementedError("Compare PyTorch's logits with ONNX Runtime's for each of BATCH_SIZES.")
 

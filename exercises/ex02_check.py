@@ -32,7 +32,7 @@ def load(path: Path) -> onnx.ModelProto:
     Raises:
         Problem: missing, not ONNX, cut short, its external data missing, or refused by the checker.
     """
-    # TODO: onnx.load(path, load_external_data=False), then onnx.checker.check_model(path, full_check=True).
+    # TODO 1: onnx.load(path, load_external_data=False), then onnx.checker.check_model(path, full_check=True).
     # Turn what they raise into a Problem with one sentence; say so too when the graph has no nodes, and
     # name the second file when a tensor's external data is not there.
     raise NotImplementedError("Read the model and check it.")
@@ -51,7 +51,7 @@ def describe(path: Path) -> dict:
     Raises:
         Problem: as load().
     """
-    # TODO: collect the facts from load(path): opset_import, graph.input, graph.output, graph.node,
+    # TODO 2: collect the facts from load(path): opset_import, graph.input, graph.output, graph.node,
     # graph.initializer, metadata_props.
     raise NotImplementedError("Say what the file holds.")
 
@@ -62,13 +62,13 @@ def require_dynamic_batch(path: Path) -> None:
     Raises:
         Problem: the first axis of an input or output is fixed.
     """
-    # TODO: look at describe(path)["dynamic_axes"].
+    # TODO 3: look at describe(path)["dynamic_axes"].
     raise NotImplementedError("Refuse a model whose batch axis is fixed.")
 
 
 def logits(path: Path, photograph: Path) -> np.ndarray:
     """ONNX Runtime's logits for an image file: float32 array of shape (1, 1000)."""
-    # TODO: an ort.InferenceSession, and preprocess(open_image(...)) for the photograph.
+    # TODO 4: an ort.InferenceSession, and preprocess(open_image(...)) for the photograph.
     raise NotImplementedError("Run the model on the photograph.")
 
 
@@ -77,7 +77,7 @@ def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | Non
 
     The PyTorch model is made again from what the file's metadata says of its weights.
     """
-    # TODO: metadata = describe(path)["metadata"]; load_again(architecture, weights, checkpoint) makes the
+    # TODO 5: metadata = describe(path)["metadata"]; load_again(architecture, weights, checkpoint) makes the
     # PyTorch model. Compare its logits with logits(path, photograph).
     raise NotImplementedError("Compare PyTorch's logits with ONNX Runtime's on the photograph.")
 

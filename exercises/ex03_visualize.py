@@ -37,7 +37,7 @@ def operators(model_path: Path) -> dict[str, int]:
     Raises:
         Problem: the file is missing, or is no ONNX model.
     """
-    # TODO: onnx.load without the weights, and a Counter over the nodes. A Problem where there is no such file, or
+    # TODO 1: onnx.load without the weights, and a Counter over the nodes. A Problem where there is no such file, or
     # where it is no model (DecodeError).
     raise NotImplementedError("Count the nodes of the graph by operator.")
 
@@ -81,7 +81,7 @@ class AsForward(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Whatever the method gives."""
-        # TODO: call the method called self.method of self.model.
+        # TODO 2: call the method called self.method of self.model.
         raise NotImplementedError("Call the other method.")
 
 
@@ -90,7 +90,7 @@ def export_method(method: str, path: Path) -> None:
 
     The file is written beside its place and moved there. Its input is called `input`.
     """
-    # TODO: Classifier(), wrapped unless the method is `forward`, with torch.onnx.export (dynamo=True,
+    # TODO 3: Classifier(), wrapped unless the method is `forward`, with torch.onnx.export (dynamo=True,
     # external_data=False, input_names, dynamic_shapes) into a temporary folder beside its place; then os.replace.
     raise NotImplementedError("Export the method.")
 

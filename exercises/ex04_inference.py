@@ -30,13 +30,13 @@ def open_session(model_path: Path) -> ort.InferenceSession:
     Raises:
         Problem: the file is missing or cannot be loaded.
     """
-    # TODO: ort.InferenceSession; a Problem where the file is missing or cannot be loaded.
+    # TODO 1: ort.InferenceSession; a Problem where the file is missing or cannot be loaded.
     raise NotImplementedError("Load the model.")
 
 
 def input_and_output(model_path: Path) -> tuple[str, str]:
     """The names of the model's first input and first output, as the model itself gives them."""
-    # TODO: session.get_inputs() and session.get_outputs() know the names.
+    # TODO 2: session.get_inputs() and session.get_outputs() know the names.
     raise NotImplementedError("Ask the session for the names of its input and output.")
 
 
@@ -53,13 +53,13 @@ def preprocess(image_path: Path) -> np.ndarray:
     Raises:
         Problem: the file is missing or not an image.
     """
-    # TODO: open, turn upright (ImageOps.exif_transpose), make RGB, resize, crop, scale, normalise, transpose.
+    # TODO 3: open, turn upright (ImageOps.exif_transpose), make RGB, resize, crop, scale, normalise, transpose.
     raise NotImplementedError("Turn the image into the model's input.")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities from logits along the last axis, same shape. They add up to 1 for each image."""
-    # TODO: exp(logits - their maximum), divided by its sum, along the last axis.
+    # TODO 4: exp(logits - their maximum), divided by its sum, along the last axis.
     raise NotImplementedError("Turn logits into probabilities.")
 
 
@@ -71,7 +71,7 @@ def classify(model_path: Path, image_path: Path) -> list[tuple[str, float]]:
     Raises:
         Problem: the model or the image is missing or broken.
     """
-    # TODO: open_session, preprocess, session.run, softmax, and the labels from
+    # TODO 5: open_session, preprocess, session.run, softmax, and the labels from
     # session.get_modelmeta().custom_metadata_map.
     raise NotImplementedError("Run the model and name the five most probable classes.")
 

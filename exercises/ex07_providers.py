@@ -24,7 +24,7 @@ def providers() -> dict[str, list[str]]:
     Returns:
         {"all": [...], "available": [...]} of names such as `CPUExecutionProvider`.
     """
-    # TODO: ort.get_all_providers() and ort.get_available_providers().
+    # TODO 1: ort.get_all_providers() and ort.get_available_providers().
     raise NotImplementedError("List the execution providers.")
 
 
@@ -36,7 +36,7 @@ def require_known(wanted: list[str]) -> None:
     Raises:
         Problem: wanted is empty, or a name is unknown; the sentence names those that look like it.
     """
-    # TODO: a Problem where wanted is empty, and where a name is not in providers()["all"];
+    # TODO 2: a Problem where wanted is empty, and where a name is not in providers()["all"];
     # difflib.get_close_matches finds the names that look like it. Think of `cuda`, too, which many people type.
     raise NotImplementedError("Refuse unknown names, and say which were meant.")
 
@@ -47,7 +47,7 @@ def nodes_by_provider(session: ort.InferenceSession) -> dict[str, int]:
     A provider can be registered, even first, and run nothing: then its count is 0.
     The session must have been opened with `session.record_ep_graph_assignment_info` set to 1.
     """
-    # TODO: start every provider of session.get_providers() with 0; each part of
+    # TODO 3: start every provider of session.get_providers() with 0; each part of
     # session.get_provider_graph_assignment_info() has an `ep_name` and `get_nodes()`.
     raise NotImplementedError("Count the nodes that each provider runs.")
 
@@ -58,7 +58,7 @@ def chosen(nodes: dict[str, int]) -> str:
     Args:
         nodes: what nodes_by_provider() returned.
     """
-    # TODO: the first provider with more than 0 nodes; a model without nodes needs the CPU alone.
+    # TODO 4: the first provider with more than 0 nodes; a model without nodes needs the CPU alone.
     raise NotImplementedError("Find the provider that runs the model.")
 
 
@@ -83,7 +83,7 @@ def open_session(model_path: Path, wanted: list[str], strict: bool = False) -> o
         Problem: the model is missing or cannot be loaded, a name is unknown, none is wanted, or,
             if strict, the session would run on another provider than the first wanted.
     """
-    # TODO: require_known(); a Problem where the file is missing or cannot be loaded; ort.InferenceSession with
+    # TODO 5: require_known(); a Problem where the file is missing or cannot be loaded; ort.InferenceSession with
     # `session.record_ep_graph_assignment_info` set to "1" in its options and those of the wanted providers that this
     # build has; if strict, a Problem unless chosen(nodes_by_provider(session)) is the first wanted.
     raise NotImplementedError("Open a session, and refuse the wrong provider if strict.")
@@ -100,7 +100,7 @@ def outcome(model_path: Path, wanted: list[str], strict: bool = False) -> dict:
     Raises:
         Problem: as open_session().
     """
-    # TODO: open_session(), nodes_by_provider(), chosen(), and why_not() for each wanted provider with no nodes.
+    # TODO 6: open_session(), nodes_by_provider(), chosen(), and why_not() for each wanted provider with no nodes.
     raise NotImplementedError("Say what the session really got.")
 
 

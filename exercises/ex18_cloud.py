@@ -38,7 +38,7 @@ def image_address(project: str, region: str, repository: str, service: str, vers
         service: such as ex10_service.
         version: the image's tag.
     """
-    # TODO: the registry of a region is REGION-docker.pkg.dev.
+    # TODO 1: the registry of a region is REGION-docker.pkg.dev.
     raise NotImplementedError("Answer the address of the image.")
 
 
@@ -49,7 +49,7 @@ def settings(service: str) -> dict[str, str]:
     take (timeout), how many instances there may be (max-instances), where it listens (port), and how Cloud Run finds
     out that it has started (startup-probe) and that it still works (liveness-probe).
     """
-    # TODO: what does one instance need, and what is a probe to ask? Page 18 has the figures.
+    # TODO 2: what does one instance need, and what is a probe to ask? Page 18 has the figures.
     raise NotImplementedError("Answer the options of gcloud run deploy.")
 
 
@@ -66,7 +66,7 @@ def commands(
         version: the tag of the image in Artifact Registry.
         public: whether anybody may ask the service; otherwise only those whom Google knows and you allow.
     """
-    # TODO: docker tag, gcloud auth configure-docker, docker push, gcloud run deploy.
+    # TODO 3: docker tag, gcloud auth configure-docker, docker push, gcloud run deploy.
     raise NotImplementedError("Answer the four commands.")
 
 
@@ -81,7 +81,7 @@ def smoke_test(url: str, photograph: Path, token: str = "") -> str:
     Raises:
         Problem: no answer, another than 200, or one without predictions; the message says which.
     """
-    # TODO: POST the photograph to /classify, with `Authorization: Bearer ...` where there is a token.
+    # TODO 4: POST the photograph to /classify, with `Authorization: Bearer ...` where there is a token.
     raise NotImplementedError("Answer the most probable label.")
 
 

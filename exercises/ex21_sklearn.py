@@ -63,7 +63,7 @@ def convert(forest: RandomForestClassifier) -> onnx.ModelProto:
         `label`, int64 (batch,): predict(), and
         `probabilities`, float32 (batch, classes): predict_proba(), as a tensor, without ZipMap.
     """
-    # TODO: skl2onnx.convert_sklearn with OPSETS: the input is called "input", a FloatTensorType whose first axis
+    # TODO 1: skl2onnx.convert_sklearn with OPSETS: the input is called "input", a FloatTensorType whose first axis
     # is None; no ZipMap. Then give the first axis of every input and output its name.
     raise NotImplementedError("Convert the forest to ONNX.")
 
@@ -73,7 +73,7 @@ def add_metadata(model: onnx.ModelProto, forest: RandomForestClassifier) -> None
 
     `labels` and `features` are JSON lists; `architecture`, `weights` and `exporter` are text.
     """
-    # TODO: onnx.helper.set_model_props; load_breast_cancer() has `target_names` and `feature_names`.
+    # TODO 2: onnx.helper.set_model_props; load_breast_cancer() has `target_names` and `feature_names`.
     raise NotImplementedError("Write names and origin into the model.")
 
 
@@ -89,7 +89,7 @@ def compare(path: Path, rows: np.ndarray, labels: np.ndarray, probabilities: np.
     Raises:
         Problem: the label of any row differs, or a probability by more than AGREEMENT.
     """
-    # TODO: run the file on all rows; a Problem where a label differs (say which row) or a probability is not within
+    # TODO 3: run the file on all rows; a Problem where a label differs (say which row) or a probability is not within
     # AGREEMENT; otherwise the largest difference.
     raise NotImplementedError("Compare the file with scikit-learn on all rows.")
 
@@ -104,7 +104,7 @@ def export(forest: RandomForestClassifier, output: Path) -> float:
         Problem: as compare(). What was at output before is still there then.
         OSError: the file cannot be written.
     """
-    # TODO: convert, add_metadata, onnx.save, onnx.checker.check_model(full_check=True) and compare in a temporary folder
+    # TODO 4: convert, add_metadata, onnx.save, onnx.checker.check_model(full_check=True) and compare in a temporary folder
     # beside output; then os.replace. Make output's folder where it is missing.
     raise NotImplementedError("Export, check and compare, and only then put the file into its place.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from course import ROOT
-from course.base.manifest import Exercise, exercises, find, is_service, solution
+from course.base.manifest import Exercise, exercises, find, find_service, solution
 from course.pages.readme import with_table
 from serving import Problem
 
@@ -82,18 +82,19 @@ def test_an_unknown_number_names_those_there_are():
         find("44")
 
 
-def test_make_serve_finds_the_service_of_each_exercise():
-    """And nothing else: a script may hold an `app` of its own, a command line."""
-    found = {exercise.number: file for exercise in exercises() for file in exercise.files if is_service(solution(file))}
-    assert found == {
-        "09": "ex09_fastapi.py",
-        "10": "ex10_service.py",
-        "11": "ex11_adaptive_batching.py",
-        "12": "ex12_gpu.py",
-        "13": "ex13_workers.py",
-        "14": "ex14_sequential.py",
-        "15": "ex15_concurrent.py",
-        "16": "ex16_pipeline.py",
-        "19": "ex19_tasks.py",
-        "20": "ex20_service.py",
-    }
+@EACH
+def test_the_service_of_an_exercise_is_the_file_that_holds_one(exercise: Exercise):
+    """A script may hold an `app` of its own: a command line."""
+
+    def holding(what: str) -> list[str]:
+        return [one for one in exercise.files if re.search(what, solution(one).read_text(), re.M)]
+
+    services, apps = holding("^class ImageClassifierService"), holding("^app = FastAPI")
+    assert services + apps == [exercise.service] * bool(exercise.service)
+    assert bool(apps) == exercise.app
+
+
+def test_an_exercise_without_a_service_is_refused():
+    assert find_service("9").service == "ex09_fastapi.py"
+    with pytest.raises(Problem, match="EX=4: exercise 04 has no service"):
+        find_service("4")

@@ -18,8 +18,7 @@ TOLD = (
 
 @pytest.mark.parametrize("exercise", [pytest.param(one, marks=marks(one), id=one.stem) for one in exercises()])
 def test_an_untouched_starter_earns_nothing(exercise: Exercise, tmp_path):
-    if not untouched(exercise):
-        pytest.skip(f"exercises/ has been worked on: {exercise.files}. (If these are new starters: make manifest)")
+    assert untouched(exercise), f"exercises/ has other files than the starters of {exercise.stem}: run make manifest"
     graded = grade(exercise, ROOT / "exercises", tmp_path)
     assert not graded.passed, f"{graded.passed} pass on the untouched starter"
     assert graded.failed

@@ -1,7 +1,6 @@
-"""A few words of the `docker` command, for the images of the course.
+"""The `docker` commands that the course runs.
 
-The command itself, not its Python SDK: that one still builds with the engine's old builder, and what is
-shown to students should be what they can type.
+The commands themselves, with their own options: what the course shows and runs is what a student can type.
 """
 
 import json
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 import httpx
 
 from course import ROOT
+from course.base.files import tail
+from course.base.processes import running, wait
 from serving import Problem
 
 BASE_IMAGE = "python:3.11-slim-bookworm"  # the default of every Dockerfile here
@@ -79,7 +80,7 @@ def need_engine() -> None:
         except Problem as problem:
             raise Problem(
                 "`docker` cannot build images: its plugin buildx is missing. Install docker-buildx-plugin"
-                f" (Debian and Ubuntu: docker-buildx), or Docker anew: {INSTALL}"
+                f" (Debian and Ubuntu: docker-buildx), or install Docker again: {INSTALL}"
             ) from problem
 
 
@@ -104,9 +105,9 @@ def build(
         dockerfile: it may lie outside of the context.
         tag: what the image is called.
         args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
-        context: what COPY copies from; its .dockerignore says what of it is sent.
-        cache: whether layers of earlier builds are taken over.
-        log: where the build's output goes; otherwise into reports/builds/.
+        context: what COPY copies from; its .dockerignore names what stays out.
+        cache: whether to reuse layers of earlier builds.
+        log: where the build's output goes; otherwise to log_of(tag).
         timeout: seconds.
 
     Raises:
@@ -114,51 +115,40 @@ def build(
     """
     if not dockerfile.is_file():
         raise Problem(f"There is no {dockerfile}.")
-    log = log or ROOT / "reports" / "builds" / f"{tag.replace('/', '_').replace(':', '_')}.log"
+    log = log or log_of(tag)
     log.parent.mkdir(parents=True, exist_ok=True)
     given = {name: os.environ[name] for name in FROM_ENVIRONMENT if os.environ.get(name)} | (args or {})
-    command = ["docker", "build", "--progress=plain", "--file", str(dockerfile), "--tag", tag]
-    for name, value in given.items():
-        command += ["--build-arg", f"{name}={value}"]
-    if not cache:
-        command.append("--no-cache")
+    command = ["docker", "build", "--progress=plain", "--file", str(dockerfile.resolve()), "--tag", tag]
+    command += [f"--build-arg={name}={value}" for name, value in given.items()]
+    command += [] if cache else ["--no-cache"]
     begin = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, str(context)],
-            env=os.environ | {"DOCKER_BUILDKIT": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise Problem(f"The build of {tag} had not ended after {timeout:.0f} s. Its log: {log}") from error
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(10)
+    with running(
+        [*command, str(context.resolve())], cwd=ROOT, env=os.environ | {"DOCKER_BUILDKIT": "1"}, log=log
+    ) as process:
+        code = wait(process, timeout)
+    if code is None:
+        raise Problem(f"The build of {tag} had not ended after {timeout:.0f} s. Its log: {log}")
     if code:
         raise Problem(f"{dockerfile.name} does not build. The end of its log, {log}:\n{failure(log)}")
     return time.monotonic() - begin
 
 
-def failure(log: Path, lines: int = 12) -> str:
+def log_of(tag: str) -> Path:
+    """Where the output of an image's build is kept."""
+    return ROOT / "reports" / "builds" / f"{re.sub('[/:]', '_', tag)}.log"
+
+
+def failure(log: Path) -> str:
     """What the step of a build said that failed; of a log without such a step, the end.
 
-    Of what a Python program says when it fails, the last line alone: which lines of whose files it came through is
-    nothing that a Dockerfile can mend.
+    Of a Python program's stack trace, the last line alone: the others are about code that no Dockerfile can change.
     """
     text = log.read_text(errors="replace")
     failed = re.search(r"^#(\d+) ERROR: ", text, re.MULTILINE)
     if failed is None:
-        return "\n".join(text.rstrip().splitlines()[-lines:])
-    text = re.sub(
-        r"^#\d+ [\d.]+ Traceback \(most recent call last\):\n(#\d+ [\d.]+  .*\n)+", "", text, flags=re.MULTILINE
-    )
-    own = re.findall(rf"^#{failed[1]} (?!sha256:)(.*)$", text, re.MULTILINE)
-    return "\n".join(own[-lines:])
+        return tail(text)
+    text = re.sub(r"^#\d+ [\d.]+ Traceback \(most recent call last\):\n(#\d+ [\d.]+  .*\n)+", "", text, flags=re.M)
+    return tail("\n".join(re.findall(rf"^#{failed[1]} (?!sha256:)(.*)$", text, re.MULTILINE)))
 
 
 def exists(tag: str) -> bool:
@@ -167,7 +157,7 @@ def exists(tag: str) -> bool:
 
 
 def remove(tag: str) -> None:
-    """Remove an image, unless something still needs it."""
+    """Remove an image, unless a container still uses it."""
     subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
 
 
@@ -248,7 +238,7 @@ class Container:
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its log."""
-        return "Its log:\n" + "\n".join(self.logs().splitlines()[-lines:])
+        return f"Its log:\n{tail(self.logs(), lines)}"
 
 
 @contextmanager

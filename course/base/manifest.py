@@ -2,18 +2,29 @@
 
 import hashlib
 import json
-import re
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from course import ROOT
 from serving import Problem
 
-# Digests of the starters, so that a student's work is told from them even after it was committed.
+# Digests of the starters: they tell a student's work from a starter even after it was committed.
 STARTERS = ROOT / "course" / "starters.json"
+
+
+class Load(BaseModel):
+    """What `make loadtest EX=` compares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    services: str  # exercises with their variables: "10 13:WORKERS=4"; ratios are to the first
+    payload: Literal["image", "json", "npy"] = "image"
+    users: int = 32  # how many ask at a time
+    session_alone: bool = False  # also measure what batching gains a session without a server
 
 
 class Exercise(BaseModel):
@@ -30,6 +41,12 @@ class Exercise(BaseModel):
     files: list[str]  # the same names in exercises/ and, solved, where solution() says
     goal: str  # one sentence
     run: str  # the command to try it with
+    service: str = ""  # the one of its files that holds a service
+    app: bool = False  # an ASGI application, which the file serves when it is run; any other service is BentoML's
+    models: list[str] = []  # what the service needs: NAME is models/NAME.onnx
+    no_image: str = ""  # why the service is not put into an image
+    not_by_hand: str = ""  # why only BentoML makes an image of it
+    load: Load | None = None
     hints: list[str]
 
     @property
@@ -64,7 +81,7 @@ def find(number: str) -> Exercise:
     """The exercise of that number; `4` is `04`.
 
     Raises:
-        Problem: there is none.
+        Problem: no exercise has it.
     """
     for exercise in exercises():
         if exercise.number == number.zfill(2):
@@ -73,19 +90,24 @@ def find(number: str) -> Exercise:
     raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
 
 
+def find_service(number: str) -> Exercise:
+    """The exercise of that number, which has a service.
+
+    Raises:
+        Problem: there is no such exercise, or it has no service.
+    """
+    exercise = find(number)
+    if not exercise.service:
+        raise Problem(f"EX={number}: exercise {exercise.number} has no service.")
+    return exercise
+
+
 def solution(file: str) -> Path:
-    """The solution of an exercise's file: in solutions/, or, of what is no Python module, in a folder of its own.
+    """The solution of an exercise's file: a Python module in solutions/, any other file in a folder of its own.
 
     exercises/locustfiles/ex11_locustfile.py is solved in locustfiles/ex11_locustfile.py.
     """
     return ROOT / file if "/" in file else ROOT / "solutions" / file
-
-
-def is_service(path: Path) -> bool:
-    """Whether a solution's file holds a BentoML service or an ASGI application."""
-    return path.suffix == ".py" and bool(
-        re.search("^(class ImageClassifierService|app = FastAPI)", path.read_text(), re.M)
-    )
 
 
 def digest(exercise: Exercise) -> str:
@@ -95,10 +117,10 @@ def digest(exercise: Exercise) -> str:
 
 
 def untouched(exercise: Exercise) -> bool:
-    """Whether nobody has begun to work on an exercise: its files are the starters still."""
+    """Whether the files of an exercise are still the starters."""
     return json.loads(STARTERS.read_text()).get(exercise.number) == digest(exercise)
 
 
 def record_starters() -> None:
-    """Take what is in exercises/ for the starters from now on."""
+    """Record the files in exercises/ as the starters."""
     STARTERS.write_text(json.dumps({one.number: digest(one) for one in exercises()}, indent=2) + "\n")

@@ -1,9 +1,12 @@
-"""Starts processes so that they, and whatever they start, can always be ended."""
+"""Starts processes so that they, and all that they start, can always be ended."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,9 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from course import ROOT
+from course.base.files import last_error
+
 
 class GraderFailure(RuntimeError):
-    """Trouble of the grader's own, which says nothing about the submission: there is no verdict, and another run."""
+    """The grader failed, not the submission: there is no verdict, and the submission is graded again."""
 
 
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
@@ -40,7 +46,7 @@ def running(
         process = launch(
             command,
             cwd=cwd,
-            # Added to a mark that is there already: whoever started us must find our processes, too.
+            # Added to a mark that is there already: the process that started us must find our processes, too.
             env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
             stdin=stdin,
             stdout=output,
@@ -59,6 +65,34 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
     with suppress(subprocess.TimeoutExpired):
         return process.wait(timeout)
     return None
+
+
+@contextmanager
+def job(module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
+    """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
+
+    Gives the folder, with all that the process has written there; it is removed with the block.
+
+    Args:
+        module: the module to run.
+        task: what it has to do; anything that JSON can hold.
+        arguments: what follows the folder on the command line.
+        limit: seconds.
+
+    Raises:
+        RuntimeError: it failed, or took longer than the limit; the message is its last error.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(json.dumps(task))
+        command = [sys.executable, "-m", module, name, *map(str, arguments)]
+        with running(command, cwd=ROOT, env=dict(os.environ), log=folder / "log") as process:
+            code = wait(process, limit)
+        if code is None:
+            raise RuntimeError(f"it was stopped after {limit:.0f} s")
+        if code:
+            raise RuntimeError(last_error((folder / "log").read_text(errors="replace")))
+        yield folder
 
 
 def signal_name(number: int) -> str:
@@ -105,7 +139,7 @@ def marked(mark: str) -> list[psutil.Process]:
         try:
             if mark in process.environ().get(MARK, "").split() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except psutil.Error:  # gone meanwhile, or somebody else's
+        except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
 

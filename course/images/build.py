@@ -86,17 +86,13 @@ def build_all(images: list[Image], console: Console) -> None:
     lend_wheels(ROOT / "wheels")
     for number, image in enumerate(images, 1):
         console.print(f"{number} of {len(images)}: {image.tag} from {image.made_from}", highlight=False)
+        log = docker.log_of(image.tag)
         with console.status("Building: the first time, gigabytes are downloaded for CUDA ..."):
-            seconds = image.build(True, log_of(image))
-        console.print(f"        {docker.size(image.tag) / 1e6:,.0f} MB, {seconds:.0f} s, log in {log_of(image).parent}")
+            seconds = image.build(True, log)
+        console.print(f"        {docker.size(image.tag) / 1e6:,.0f} MB, {seconds:.0f} s, log in {log.parent}")
     port = docker.PORT
     console.print(
         f"Next: docker run --rm --publish {port}:{port} {images[0].tag}\n"
         f"      and in a second terminal: curl --data-binary @data/cat.png http://localhost:{port}/classify\n"
         "      To compare them: make compare-images"
     )
-
-
-def log_of(image: Image) -> Path:
-    """Where the output of an image's build is kept."""
-    return ROOT / "reports" / "builds" / f"{image.tag.replace('/', '_').replace(':', '_')}.log"

@@ -15,23 +15,13 @@ from rich.console import Console
 
 from course import ROOT
 from course.base import docker, manifest
+from course.base.files import tail
 from course.base.processes import is_free
 from serving import Problem
 
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 DOCKERFILE = "dockerfiles/bentoml_service.dockerfile"
-# The exercises with a BentoML service that is put into images. Written down, not read from solutions/: exercise 18 asks
-# while it is graded, where there are no solutions.
-SERVICES = ("10", "11", "13", "14", "15", "16", "19", "20")
-MODULES = {"20": "ex20_service"}  # where the service's file is not called after its exercise
-TWO_MODELS = ("15", "16")
-# Services that no image is made of here, and why.
-NO_BENTO = {
-    "09": "exercise 09 is no BentoML service: its image is that of exercise 08, with another command",
-    "12": "its image needs a GPU to be tried, and 5 GB of CUDA: exercise 08 shows how such an image is made",
-}
-NOT_BY_HAND = {"20": "its model is in BentoML's store, which `bentoml build` packs: make containerize EX=20"}
 # What `docker run` is given besides a port: as little as the service can live with.
 CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 # BentoML's images have no health check of their own; serving/ is inside of them as well.
@@ -44,7 +34,7 @@ class Service(NamedTuple):
     number: str
     stem: str  # what its bentofile, its bento and its images are called
     module: str  # its file, without .py
-    models: str  # the pattern of the model files that it needs
+    models: list[str]  # NAME is models/NAME.onnx
 
     @property
     def bentofile(self) -> str:
@@ -57,15 +47,19 @@ class Service(NamedTuple):
 
 
 def find(ex: str, by: str = "bento") -> Service:
-    """The service of an exercise; raises Problem where it is not put into an image of this kind."""
+    """The service of an exercise; raises Problem where no image of this kind is made of it."""
     if by not in ("bento", "hand"):
         raise Problem(f"BY={by}: an image is made by `bento`, with `bentoml containerize`, or by `hand`, a Dockerfile.")
-    exercise = manifest.find(ex)
-    why_not = NO_BENTO | (NOT_BY_HAND if by == "hand" else {})
-    if exercise.number not in SERVICES or exercise.number in why_not:
-        raise Problem(f"EX={ex}: {why_not.get(exercise.number, f'exercise {exercise.number} has no service')}.")
-    models = "model_[ab].onnx" if exercise.number in TWO_MODELS else "resnet18.onnx"
-    return Service(exercise.number, exercise.stem, MODULES.get(exercise.number, exercise.stem), models)
+    exercise = manifest.find_service(ex)
+    if why_not := exercise.no_image or (exercise.not_by_hand if by == "hand" else ""):
+        raise Problem(f"EX={ex}: {why_not}.")
+    return Service(exercise.number, exercise.stem, Path(exercise.service).stem, exercise.models)
+
+
+def pattern(models: list[str]) -> str:
+    """One pattern for `COPY`; of several models, the last letters differ: `resnet18.onnx`, `model_[ab].onnx`."""
+    first, letters = models[0], "".join(model[-1] for model in models)
+    return f"{first}.onnx" if len(models) == 1 else f"{first[:-1]}[{letters}].onnx"
 
 
 def file_of(folder: Path, file: str) -> Path:
@@ -84,7 +78,7 @@ def bento(ex: str, folder: Path) -> None:
     console.print(f"[bold]bentoml {shlex.join(command).replace(f'{ROOT}/', '').replace(str(ROOT), '.')}[/]")
     run_bentoml(command, log)
     if not (built := re.search(r"Successfully built Bento\(tag=\"(\S+)\"\)", log.read_text(errors="replace"))):
-        raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{tail(log)}")
+        raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{end_of(log)}")
     files = len([path for path in bento_path(built[1]).rglob("*") if path.is_file()])
     console.print(f"{built[1]}, {files} files, in {bento_path(built[1])}\nNext: make containerize EX={ex}")
 
@@ -121,7 +115,7 @@ def containerize(ex: str, by: str, folder: Path) -> None:
 
 def build_by_hand(service: Service, folder: Path, log: Path, cache: bool = True) -> float:
     """Build a service's image with the Dockerfile written by hand; the seconds that took. Raises Problem."""
-    args = {"SERVICE": service.module, "MODELS": service.models}
+    args = {"SERVICE": service.module, "MODELS": pattern(service.models)}
     return docker.build(file_of(folder, DOCKERFILE), service.image("hand"), args=args, cache=cache, log=log)
 
 
@@ -175,14 +169,13 @@ def run_bentoml(words: list[str], log: Path, **env: str) -> None:
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
     if done.returncode:
-        raise Problem(f"`bentoml {words[0]}` failed. The end of its log, {log}:\n{tail(log)}")
+        raise Problem(f"`bentoml {words[0]}` failed. The end of its log, {log}:\n{end_of(log)}")
 
 
-def tail(log: Path, lines: int = 12) -> str:
-    """The end of a log, without the stack trace of whoever only passed the failure on."""
+def end_of(log: Path) -> str:
+    """The end of a log of BentoML's, without the stack traces of code that only passed the failure on."""
     passed_on = r"\n(ERROR: *\n+)?Encountered exception while|\nTraceback \(most recent"
-    said = re.split(passed_on, log.read_text(errors="replace"))[0].rstrip()
-    return "\n".join(said.splitlines()[-lines:])
+    return tail(re.split(passed_on, log.read_text(errors="replace"))[0])
 
 
 def run_container(ex: str, by: str, port: int) -> None:

@@ -5,49 +5,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.base import manifest
-from course.base.manifest import is_service
+from course.base.manifest import Exercise
 from course.loadtest.ceiling import Work
 from serving import Problem
-from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, MODELS_DIR
+from serving.model import MODEL_PATH, MODELS_DIR
 
 PAYLOADS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
-TWO_MODELS = ("15", "16")  # these run models A and B on each image
-
-
-class Comparison(NamedTuple):
-    """What EX= measures. Ratios are taken to the first service."""
-
-    services: str
-    payload: str = "image"
-    users: int = 32
-    bare: bool = False  # what batching gains the session alone
-
-
-COMPARISONS = {
-    "": Comparison("09 10"),
-    "09": Comparison("09 10", users=8),
-    # While 32 run as a batch, 32 gather for the next.
-    "11": Comparison("11:BATCHING=0 11", payload="npy", users=64, bare=True),
-    "13": Comparison(
-        "13:WORKERS=4,THREADS=0 13:WORKERS=4 13:WORKERS=2,THREADS=0 13:WORKERS=2 13:WORKERS=1,THREADS=0 13:WORKERS=1 "
-        "13:WORKERS=cpu_count,THREADS=0 13:WORKERS=cpu_count"
-    ),
-    "15": Comparison("13:MODEL=model_a 13:MODEL=model_b 15", users=1),
-    "16": Comparison("16"),
-}
 
 
 class Variant(NamedTuple):
     """An exercise's service, with the environment variables that it is started with."""
 
-    number: str
-    file: str
+    exercise: Exercise
     env: dict[str, str]
 
     @property
     def name(self) -> str:
         """As it is shown: `13 WORKERS=4`."""
-        return " ".join([self.number, *(f"{key}={value}" for key, value in self.env.items())])
+        return " ".join([self.exercise.number, *(f"{key}={value}" for key, value in self.env.items())])
 
 
 class Plan(NamedTuple):
@@ -58,7 +33,7 @@ class Plan(NamedTuple):
     users: int
     duration: float
     rounds: int
-    bare: bool
+    session_alone: bool
     folder: Path
 
     @classmethod
@@ -68,10 +43,10 @@ class Plan(NamedTuple):
         Raises:
             Problem: something that cannot be measured.
         """
-        if ex and ex.zfill(2) not in COMPARISONS:
-            known = ", ".join(sorted(filter(None, COMPARISONS)))
+        prepared = manifest.find(ex or "10").load
+        if prepared is None:
+            known = ", ".join(one.number for one in manifest.exercises() if one.load)
             raise Problem(f"EX={ex}: there are comparisons for {known}. Any other: SERVICES='10 13:WORKERS=2'.")
-        prepared = COMPARISONS[ex.zfill(2) if ex else ""]
         payload = payload or prepared.payload
         if payload not in PAYLOADS:
             raise Problem(f"PAYLOAD={payload}: a payload is one of {', '.join(PAYLOADS)}.")
@@ -83,16 +58,16 @@ class Plan(NamedTuple):
             users=number("USERS", users, 1, 1000) if users else prepared.users,
             duration=number("DURATION", duration or "10", 1, 600),
             rounds=number("ROUNDS", rounds or "2", 1, 100),
-            bare=prepared.bare,
+            session_alone=prepared.session_alone,
             folder=folder,
         )
 
     def work(self, variant: Variant) -> Work:
         """What a service computes for one request."""
-        if variant.number in TWO_MODELS:
-            return Work(self.payload, (str(MODEL_A_PATH), str(MODEL_B_PATH)))
-        path = MODELS_DIR / f"{variant.env['MODEL']}.onnx" if "MODEL" in variant.env else MODEL_PATH
-        return Work(self.payload, (str(path),))
+        models = variant.exercise.models
+        if models == ["resnet18"]:
+            models = [variant.env.get("MODEL", MODEL_PATH.stem)]
+        return Work(self.payload, tuple(str(MODELS_DIR / f"{model}.onnx") for model in models))
 
     @property
     def works(self) -> list[Work]:
@@ -111,15 +86,12 @@ def variant(word: str, folder: Path) -> Variant:
     if bad := [pair for pair in pairs if not re.fullmatch("[A-Z][A-Z0-9_]*", pair[0]) or not pair[1]]:
         raise Problem(f"SERVICES={word}: {''.join(bad[0])!r} is not of the form 13:WORKERS=4,THREADS=0.")
     try:
-        exercise = manifest.find(number)
+        exercise = manifest.find_service(number)
     except Problem as problem:
         raise Problem(f"SERVICES={word}: {str(problem).partition(': ')[2]}") from problem
-    file = next((file for file in exercise.files if is_service(manifest.solution(file))), None)
-    if file is None:
-        raise Problem(f"SERVICES={word}: exercise {exercise.number} has no service.")
-    if not (folder / file).is_file():
-        raise Problem(f"There is no {folder / file}.")
-    return Variant(exercise.number, file, {key: value for key, _, value in pairs})
+    if not (folder / exercise.service).is_file():
+        raise Problem(f"There is no {folder / exercise.service}.")
+    return Variant(exercise, {key: value for key, _, value in pairs})
 
 
 def number(name: str, text: str, least: int, most: int) -> int:

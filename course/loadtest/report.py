@@ -206,7 +206,7 @@ def write(
         write_csv(rows, folder / "table.csv")
         everything = {
             "machine": taken_on,
-            "plan": plan._asdict() | {"folder": plan.folder.name, "variants": [one._asdict() for one in plan.variants]},
+            "plan": plan._asdict() | {"folder": plan.folder.name, "variants": [one.name for one in plan.variants]},
             "ceilings": {described(work): rates for work, rates in ceilings.items()},
             "session_alone": bare,
             "batching": batching(rows, bare) if bare else None,

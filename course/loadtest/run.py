@@ -81,7 +81,7 @@ def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[di
     bare: list[dict[int, float]] = []
     answers: dict[Work, dict] = {}
     with Progress(console=console, transient=True) as progress, tempfile.TemporaryDirectory() as name:
-        task = progress.add_task("", total=plan.rounds * (len(plan.works) + plan.bare + len(plan.variants)))
+        task = progress.add_task("", total=plan.rounds * (len(plan.works) + plan.session_alone + len(plan.variants)))
 
         def done(said: str) -> None:
             progress.console.print(said, markup=False)
@@ -96,7 +96,7 @@ def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[di
                 ceilings[work].append(result["rate"])
                 answers[work] = result["answer"]
                 done(f"{where}: {result['rate']:6.1f}/s  {title}")
-            if plan.bare:
+            if plan.session_alone:
                 progress.update(task, description=f"{where}: batches in the session alone")
                 bare.append(session_alone(plan, Path(name)))
                 done(f"{where}: {bare[-1][1]:6.1f}/s  the session alone, one image at a time")
@@ -148,10 +148,10 @@ def take_turn(plan: Plan, service: Variant, i: int, answer: dict, scratch: Path)
 def serving(plan: Plan, service: Variant, scratch: Path) -> Iterator[Server]:
     """The service, ready, on a free port and with a BENTOML_HOME of its own."""
     submission = Submission(plan.folder, scratch)
-    serve = submission.serve_app if service.file.endswith("_fastapi.py") else submission.serve
+    serve = submission.serve_app if service.exercise.app else submission.serve
     env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
     try:
-        with serve(service.file, env=env) as server:
+        with serve(service.exercise.service, env=env) as server:
             yield server
     except pytest.fail.Exception as failure:  # how Submission says that something did not start
         raise Problem(f"{service.name}: {failure}") from failure

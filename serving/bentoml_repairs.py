@@ -50,7 +50,7 @@ def apply(service: "bentoml.Service") -> None:
         restart_dead_workers_quickly()
         stop_dependencies_last()
 
-    service.inner._before_the_workers = staticmethod(before_the_workers)
+    service.inner._before_the_workers = before_the_workers
 
 
 def warn_of_another_version() -> None:

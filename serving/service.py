@@ -3,6 +3,7 @@
 A service of one model is a subclass of Classifier. Its module ends with `finish(ImageClassifierService)`.
 """
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,11 +18,12 @@ from bentoml.validators import ContentType, DType, Shape
 from pydantic import AfterValidator, BeforeValidator
 
 from serving import bentoml_repairs
-from serving.bentoml_repairs import all_ready as all_ready  # for services that ask others
+from serving.bentoml_repairs import all_ready as all_ready  # for exercise 14
 from serving.bentoml_repairs import reason as reason
+from serving.cores import cores
 from serving.images import BadImage, open_image, preprocess
 from serving.limits import RequestLimits
-from serving.model import MODEL_PATH, BadModel, labels, open_model, top5, weights
+from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, BadModel, labels, open_model, top5, weights
 from serving.tensors import as_batch, read_npy
 
 # What a caller sends. It is checked while the request is read: before the method, and before a batch's queue.
@@ -117,6 +119,22 @@ class Classifier(OneModel):
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
         """
         return self.best_labels(self.run(read_image(image)))
+
+
+class TwoModels:
+    """An entry service that asks `model_a` and `model_b`, services of its subclass: ready when both of them are."""
+
+    @bentoml.on_deployment
+    def check_models() -> None:
+        """Runs once, before any worker: without two models whose answers can be combined there is no start."""
+        check_models(MODEL_A_PATH, MODEL_B_PATH)
+
+    def __init__(self) -> None:
+        self.labels = labels(open_model(MODEL_A_PATH))  # which is then closed: this process runs no model
+        self.in_work = asyncio.Semaphore(4 * cores())  # images; more would only wait further on, decoded and large
+
+    async def __is_ready__(self) -> bool:
+        return await all_ready(self.model_a, self.model_b)
 
 
 def finish(service: "bentoml.Service") -> None:

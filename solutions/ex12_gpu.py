@@ -20,9 +20,7 @@ log = logging.getLogger("bentoml.service")
 
 def open_session() -> ort.InferenceSession:
     """The model with PROVIDERS in order of preference. ONNX Runtime itself falls back to the CPU and goes on.
-
-    Raises:
-        BadModel: as open_model(), and with REQUIRE_GPU=1 where the session does not have PROVIDERS[0].
+    Raises BadModel: as open_model(), and with REQUIRE_GPU=1 where the session does not have PROVIDERS[0].
     """
     session = open_model(providers=PROVIDERS)
     if os.environ.get("REQUIRE_GPU") == "1" and provider_of(session) != PROVIDERS[0]:
@@ -66,9 +64,7 @@ class ImageClassifierService(Classifier):
 
     @bentoml.api
     def provider(self) -> Json[dict]:
-        """The execution provider that this worker runs on, and the one that was wanted.
-        Answers `{"provider": ..., "wanted": ...}`.
-        """
+        """The execution provider that this worker runs on, and the wanted one: `{"provider": ..., "wanted": ...}`."""
         return {"provider": provider_of(self.session), "wanted": PROVIDERS[0]}
 
 

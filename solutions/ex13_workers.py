@@ -16,6 +16,13 @@ from serving.service import Classifier, finish
 MOST = 256  # workers, or threads of one: more is a slip of the finger
 
 
+def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
+    """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
+    if not re.fullmatch("[0-9]{1,3}", wanted) or not least <= int(wanted) <= MOST:
+        raise BentoMLException(f"{name}={wanted}: expected a number from {least} to {MOST}, or {otherwise}.")
+    return int(wanted)
+
+
 def how_many_workers(wanted: str, available: int) -> int:
     """How many worker processes to start.
 
@@ -35,13 +42,6 @@ def how_many_threads(wanted: str, available: int, workers: int) -> int:
         workers: that there are.
     """
     return max(1, available // workers) if wanted == "share" else read_number("THREADS", wanted, 0, "share")
-
-
-def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
-    """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
-    if not re.fullmatch("[0-9]{1,3}", wanted) or not least <= int(wanted) <= MOST:
-        raise BentoMLException(f"{name}={wanted}: expected a number from {least} to {MOST}, or {otherwise}.")
-    return int(wanted)
 
 
 # A number even for cpu_count: BentoML's own does not know that a process may be confined to some of the cores.

@@ -3,8 +3,6 @@
 bentoml serve solutions.ex14_sequential:ImageClassifierService
 """
 
-import asyncio
-
 import bentoml
 import numpy as np
 from anyio import CapacityLimiter, to_thread
@@ -37,7 +35,7 @@ class ImageClassifierService(OneModel):
     def __init__(self) -> None:
         super().__init__(open_model(threads=1))
         self.threads = CapacityLimiter(CORES)  # as many runs at a time as there are cores, each with one thread
-        self.in_work = asyncio.Semaphore(4 * CORES)  # more would only wait further on, decoded and large
+        self.in_work = CapacityLimiter(4 * CORES)  # more would only wait further on, decoded and large
 
     async def __is_ready__(self) -> bool:
         return await all_ready(self.preprocessing)
@@ -47,13 +45,13 @@ class ImageClassifierService(OneModel):
         """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
         """
-        async with self.in_work:
-            try:
+        try:
+            async with self.in_work:
                 batch = await self.preprocessing.to_async.prepare(file=image)
-            except InvalidArgument as error:
-                raise InvalidArgument(reason(error)) from error
-            # Called right here, it would stop the event loop: no other request, no /livez meanwhile.
-            logits = await to_thread.run_sync(self.run, batch, limiter=self.threads)
+                # Called right here, it would stop the event loop: no other request, no /livez meanwhile.
+                logits = await to_thread.run_sync(self.run, batch, limiter=self.threads)
+        except InvalidArgument as error:
+            raise InvalidArgument(reason(error)) from error
         return self.best_labels(logits)
 
 

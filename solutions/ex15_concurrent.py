@@ -12,10 +12,8 @@ import numpy as np
 from anyio import to_thread
 
 from serving.cores import cores
-from serving.model import MODEL_A_PATH, MODEL_B_PATH, best5, labels, open_model, softmax
-from serving.service import ImageBatch, ImageFile, Json, all_ready, check_models, finish, read_image
-
-CORES = cores()
+from serving.model import MODEL_A_PATH, MODEL_B_PATH, best5, open_model, softmax
+from serving.service import ImageBatch, ImageFile, Json, TwoModels, finish, read_image
 
 
 class Model:
@@ -24,7 +22,7 @@ class Model:
     path: Path
 
     def __init__(self) -> None:
-        # One thread for each run, CORES runs at a time: the models' threads would fight over the cores otherwise.
+        # One thread for each run, as many runs at a time as cores: more threads would fight over the cores.
         self.session = open_model(self.path, threads=1)
 
     @bentoml.api
@@ -35,34 +33,22 @@ class Model:
         return {"probabilities": softmax(logits), "began": began, "ended": time.monotonic()}
 
 
-@bentoml.service(threads=CORES, traffic={"timeout": 30})
+@bentoml.service(threads=cores(), traffic={"timeout": 30})
 class ModelA(Model):
     path = MODEL_A_PATH
 
 
-@bentoml.service(threads=CORES, traffic={"timeout": 30})
+@bentoml.service(threads=cores(), traffic={"timeout": 30})
 class ModelB(Model):
     path = MODEL_B_PATH
 
 
 @bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})
-class ImageClassifierService:
+class ImageClassifierService(TwoModels):
     """Asks both models at once, and answers the mean of their probabilities."""
 
     model_a = bentoml.depends(ModelA)
     model_b = bentoml.depends(ModelB)
-
-    @bentoml.on_deployment
-    def check() -> None:
-        """Runs once, before any worker: without two models whose answers can be averaged there is no start."""
-        check_models(MODEL_A_PATH, MODEL_B_PATH)
-
-    def __init__(self) -> None:
-        self.labels = labels(open_model(MODEL_A_PATH))  # which is then closed: this process runs no model
-        self.in_work = asyncio.Semaphore(4 * CORES)  # more would only wait further on, decoded and large
-
-    async def __is_ready__(self) -> bool:
-        return await all_ready(self.model_a, self.model_b)
 
     @bentoml.api
     async def predict(self, image: ImageBatch) -> Json[np.ndarray]:
@@ -75,7 +61,7 @@ class ImageClassifierService:
 
     @bentoml.api
     async def classify(self, image: ImageFile, /) -> Json[dict]:
-        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
+        """The five best labels of both models for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), the whole body.
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "timing": ...}`, best first;
         `timing` holds when each model began and ended, in milliseconds after the request came.
         """

@@ -5,6 +5,7 @@ bentoml serve solutions.ex16_pipeline:ImageClassifierService
 
 import asyncio
 import logging
+from pathlib import Path
 
 import bentoml
 import numpy as np
@@ -14,40 +15,30 @@ from bentoml.exceptions import BentoMLException
 from starlette.responses import JSONResponse
 
 from serving.cores import cores
-from serving.model import MODEL_A_PATH, MODEL_B_PATH, best5, labels, open_model, softmax
-from serving.service import ImageFile, Json, all_ready, check_models, finish, read_image
+from serving.model import MODEL_A_PATH, MODEL_B_PATH, best5, open_model, softmax
+from serving.service import ImageFile, Json, TwoModels, finish, read_image
 
-# A model that hangs has longer than a worker takes to be replaced, and less than the entry's 30 s, which then has time
-# left to say what failed. One thread for each run, as many runs at a time as cores.
-MODEL_SERVICE = {"threads": cores(), "traffic": {"timeout": 10}}
 logger = logging.getLogger("bentoml.pipeline")
 
 
-class Model:
-    """What both model services do."""
+def model_service(name: str, path: Path) -> bentoml.Service:
+    """A service that runs one model, one thread for each run, as many runs at a time as cores."""
 
-    path = MODEL_A_PATH
+    # Longer than a worker takes to be replaced; less than the entry's 30 s, which has time left to say what failed.
+    @bentoml.service(name=name, threads=cores(), traffic={"timeout": 10})
+    class Model:
+        def __init__(self) -> None:
+            self.session = open_model(path, threads=1)
 
-    def __init__(self) -> None:
-        self.session = open_model(self.path, threads=1)
+        @bentoml.api
+        def probabilities(self, images: np.ndarray) -> np.ndarray:
+            """What the model thinks of each image, (batch, 1000)."""
+            probabilities = softmax(self.session.run(["output"], {"input": images})[0])
+            if not np.isfinite(probabilities).all():
+                raise ValueError(f"{path} gives NaN")
+            return probabilities
 
-    @bentoml.api
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """What the model thinks of each image, (batch, 1000)."""
-        probabilities = softmax(self.session.run(["output"], {"input": images})[0])
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"{self.path} gives NaN")
-        return probabilities
-
-
-@bentoml.service(**MODEL_SERVICE)
-class ModelA(Model):
-    path = MODEL_A_PATH
-
-
-@bentoml.service(**MODEL_SERVICE)
-class ModelB(Model):
-    path = MODEL_B_PATH
+    return Model
 
 
 class ModelFailed(Exception):
@@ -55,23 +46,11 @@ class ModelFailed(Exception):
 
 
 @bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})
-class ImageClassifierService:
+class ImageClassifierService(TwoModels):
     """Classifies images with the mean of two models' probabilities."""
 
-    model_a = bentoml.depends(ModelA)
-    model_b = bentoml.depends(ModelB)
-
-    @bentoml.on_deployment
-    def check() -> None:
-        """Runs once, before any worker."""
-        check_models(MODEL_A_PATH, MODEL_B_PATH)
-
-    def __init__(self) -> None:
-        self.labels = labels(open_model(MODEL_A_PATH))
-        self.in_work = asyncio.Semaphore(4 * cores())
-
-    async def __is_ready__(self) -> bool:
-        return await all_ready(self.model_a, self.model_b)
+    model_a = bentoml.depends(model_service("ModelA", MODEL_A_PATH))
+    model_b = bentoml.depends(model_service("ModelB", MODEL_B_PATH))
 
     @bentoml.api
     async def classify(self, image: ImageFile, /) -> Json[dict]:
@@ -88,7 +67,7 @@ class ImageClassifierService:
             return JSONResponse({"error": str(error)}, status_code=503)
         return {"predictions": best5(np.mean(votes, axis=0)[0], self.labels)}
 
-    async def _ask(self, name: str, model: Model, batch: np.ndarray) -> np.ndarray:
+    async def _ask(self, name: str, model: bentoml.Service, batch: np.ndarray) -> np.ndarray:
         """One model's probabilities. Where its worker dies meanwhile, the next worker is asked, once."""
         try:
             try:

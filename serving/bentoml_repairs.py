@@ -112,7 +112,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-@repair({"_bentoml_sdk.io_models:IODescriptor.model_json_schema": ["def model_json_schema(cls"]})
+@repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})
 def compute_schemas_once(service: "bentoml.Service") -> None:
     """Keep the JSON schema of each API's input.
 

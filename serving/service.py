@@ -140,5 +140,11 @@ class TwoModels:
 def finish(service: "bentoml.Service") -> None:
     """Limit what callers may send to a service, and repair what BentoML does under load. The last line of its module."""
     bentoml_repairs.apply(service)
+    if left := getattr(service.inner, "still_to_do", ""):  # as in a starter of the course
+
+        def refuse() -> None:
+            raise BentoMLException(f"Still to do: {left}")
+
+        service.inner._refuse = bentoml.on_deployment(refuse)
     limits = {api.route: MAX_BYTES[api.route] for api in service.apis.values() if api.route in MAX_BYTES}
     service.add_asgi_middleware(RequestLimits, max_bytes=limits)

@@ -15,12 +15,9 @@ def drift(starter: str, solution: str) -> str:
     solved, at = solution.splitlines(), 0
     parts = given_parts(starter, solved)
     for i, (first, lines) in enumerate(parts):
-        fixed = 0 if i == 0 else len(solved) if i == len(parts) - 1 else None
-        place = place_of(lines, solved, at, fixed)
-        if place is None and lines[:1] == parts[i - 1][1][-1:] == [""]:
-            # A TODO that stands alone has a blank line before and after it, of which the solution has one.
-            place = place_of(lines[1:], solved, at, fixed)
-            lines = lines if place is None else lines[1:]
+        end = len(solved) - len(lines)
+        places = [0] if i == 0 else [max(end, at)] if i == len(parts) - 1 else range(at, end + 1)
+        place = next((place for place in places if solved[place : place + len(lines)] == lines), None)
         if place is None:
             same = min(max(common(lines, solved[place:]) for place in range(at, len(solved) + 1)), len(lines) - 1)
             return f"line {first + same} is not in the solution at this place:\n{lines[same]}"
@@ -42,13 +39,6 @@ def given_parts(starter: str, solved: list[str]) -> list[tuple[int, list[str]]]:
             in_todo = False
             parts[-1][1].append(line)
     return parts
-
-
-def place_of(lines: list[str], solved: list[str], at: int, fixed: int | None) -> int | None:
-    """The first place from `at` on where these lines stand in the solution; only its begin, 0, or its end, if fixed."""
-    end = len(solved) - len(lines)
-    places = range(at, end + 1) if fixed is None else [0] if fixed == 0 else [max(end, at)]
-    return next((place for place in places if solved[place : place + len(lines)] == lines), None)
 
 
 def common(one: list[str], other: list[str]) -> int:

@@ -24,8 +24,8 @@ from typer import Option
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
-from serving.http import RequestLimits
 from serving.images import BadImage, open_image, preprocess
+from serving.limits import RequestLimits
 from serving.model import labels, open_model, top5, weights
 from serving.tensors import as_batch
 

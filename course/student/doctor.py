@@ -175,7 +175,7 @@ def check_model(options):
     if code is None or "ModuleNotFoundError" in error:
         return WRONG, f"cannot be tried without the packages: {error}", "make setup, then make doctor"
     if code != 0:
-        return WRONG, f"cannot be loaded: {error[:120]}", "make export"
+        return WRONG, f"cannot be loaded: {error.rpartition(':')[2].strip()[:120]}", "make export"
     if weights.startswith("random"):
         return NOTE, f"{weights}: labels mean nothing", "with a network connection: make export"
     return FINE, weights, ""

@@ -52,7 +52,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         raise
     except Exception as error:  # zipfile raises half a dozen kinds for what is none
         file.close()
-        raise BadArchive(f"expected a zip archive, but these {path.stat().st_size:,} bytes are not one: {error}") from error
+        raise BadArchive(
+            f"expected a zip archive, but these {path.stat().st_size:,} bytes are not one: {error}"
+        ) from error
     return archive
 
 

@@ -121,6 +121,38 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
+@repair({"bentoml._internal.server.http.access:AccessLogMiddleware": ["request_content_type.decode()"]})
+def log_headers_of_any_bytes() -> None:
+    """Escape bytes outside ASCII in the headers of a request before BentoML's access log reads them.
+
+    Without it: the access log fails at a Content-Type with such a byte, just before the body of the answer is sent. The
+    caller gets an empty body, and the log a stack trace.
+    Seen in: BentoML 1.4.39. Can go when: the access log decodes headers with replacements.
+    """
+    from bentoml._internal.server.http.access import AccessLogMiddleware
+
+    call = AccessLogMiddleware.__call__
+
+    async def call_with_ascii(middleware: AccessLogMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            escaped = [(name, value.decode("ascii", "backslashreplace").encode()) for name, value in scope["headers"]]
+            scope["headers"] = escaped
+        await call(middleware, scope, receive, send)
+
+    AccessLogMiddleware.__call__ = call_with_ascii
+
+
+@repair({"_bentoml_impl.server.serving:_get_server_socket": ["MAX_AF_UNIX_PATH_LENGTH", "uds_path"]})
+def keep_socket_paths_short() -> None:
+    """Put the sockets between services into /tmp where the temporary folder (TMPDIR) has too long a path for them.
+
+    Without it: `bentoml serve` ends with a bare AssertionError, since the path of a Unix socket has at most 107 bytes.
+    Seen in: BentoML 1.4.39. Can go when: BentoML chooses a shorter path, or says what is wrong.
+    """
+    if len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+
+
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})
 def compute_schemas_once(service: "bentoml.Service") -> None:
     """Keep the JSON schema of each API's input.

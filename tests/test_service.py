@@ -148,3 +148,12 @@ def test_json_may_begin_with_a_byte_order_mark(each):
     kind = {"content-type": "application/json"}
     response = each.request("POST", "/predict", content=codecs.BOM_UTF8 + image, headers=kind)
     assert response.status_code == 200, response.text[:300]
+
+
+def test_a_long_temporary_folder_does_not_keep_a_composed_service_from_starting(submission, models_dir, tmp_path):
+    """macOS has long ones, and so have clusters; services talk to each other over sockets in there."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    env = {"MODELS_DIR": str(models_dir), "TMPDIR": str(long)}
+    with submission.serve("ex14_sequential.py", env=env) as running:
+        assert running.request("POST", "/classify", content=CAT).status_code == 200

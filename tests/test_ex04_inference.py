@@ -139,7 +139,7 @@ def are_pairs(got: object) -> bool:
     )
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
 def test_prints_the_labels_of_photographs(submission, renamed):
     finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed)
     best = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=CAT)
@@ -150,4 +150,33 @@ def test_prints_the_labels_of_photographs(submission, renamed):
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected=f"exit code 0, the labels (such as {label!r}), and a warning that the weights are RANDOM",
         hint="call classify() for each image; the metadata says `weights: random seed 5`",
+    )
+
+
+# Python imports a module of this name when it starts.
+SITECUSTOMIZE = """
+import onnxruntime
+
+def counted(*arguments, original=onnxruntime.InferenceSession.__init__, **options):
+    with open({note!r}, "a") as file:
+        file.write("loaded ")
+    original(*arguments, **options)
+
+onnxruntime.InferenceSession.__init__ = counted
+"""
+
+
+@pytest.mark.points(0.5)
+def test_loads_the_model_once_for_all_images(submission, renamed, tmp_path):
+    note = tmp_path / "loaded"
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE.format(note=str(note)))
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed, env=env, writes=[tmp_path])
+    loaded = note.read_text().count("loaded") if note.exists() else 0
+    expect(
+        finished.code == 0 and loaded == 1,
+        called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
+        got=f"exit code {finished.code}, {loaded} sessions opened: {finished.output[-300:]}",
+        expected="exit code 0 and one session for all images: loading takes longer than running",
+        hint="put @functools.cache on open_session(): called again, it returns the session that it has",
     )

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from course import ROOT
 from course.base import manifest
+from course.base.processes import GraderFailure
 from course.grading import handed_in
-from course.grading.grade import Plan, key_of
+from course.grading.kept import key_of
+from course.grading.plan import Plan
 from course.grading.results import clean
 from course.grading.run import Options, verdict
 from course.harness.recorder import read_results
-from course.isolation.sandbox import MB
+from course.isolation import sandbox
+from course.isolation.bubblewrap import Folders
+from course.isolation.limits import MB
 from serving import Problem
 
 GRADE = [sys.executable, "-m", "course", "grade"]
@@ -297,6 +302,67 @@ def test_a_forged_results_file_is_not_believed(tmp_path):
     found = result(output, "forger")
     assert (found["tests"], bool(found["problem"])) == ([], True)
     assert "0 of 8" in printed
+    assert "Graded with ISOLATION=none" in printed
+    for file in ("index.html", "forger/report.html", "forger/summary.md", "forger/gradescope.json"):
+        assert "Graded with ISOLATION=none" in (output / file).read_text(), file
+    for file in ("class.csv", "forger/junit.xml", "forger/result.json"):
+        assert re.search(r"\bnone\b", (output / file).read_text()), file
+    # Run again, it is not graded for the same reason: no mere accident.
+    printed = grade("--submission", tmp_path / "forger", "--ex", "7", "--isolation", "none", "--output", output, code=1)
+    assert "Suspicious: forger, exercise 07." in printed
+    assert result(output, "forger")["suspicious"]
+    assert "forger,0,8,8,suspicious,none," in (output / "class.csv").read_text()
+    planted.unlink()
+    printed = grade("--submission", tmp_path / "forger", "--ex", "7", "--isolation", "none", "--output", output, code=1)
+    assert "Suspicious: forger, exercise 07." in printed
+    assert not planted.exists(), "it was graded a third time"
+
+
+BROKEN_BWRAP = "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit {code}\n"
+
+
+@pytest.mark.parametrize(
+    ("bwrap", "sentence"),
+    [
+        (None, "ISOLATION=process needs bubblewrap. Install it with: sudo apt-get install bubblewrap"),
+        (BROKEN_BWRAP.format(code=1), "ISOLATION=process does not work here."),
+        (BROKEN_BWRAP.format(code=127), "bwrap: No permissions to create new namespace"),
+        (
+            "#!/bin/sh\nwhile [ $1 != -- ]; do shift; done; shift\nexec env -i PATH= $1 -c 'import sys; sys.exit(127)'\n",
+            "does",
+        ),
+    ],
+    ids=["missing", "forbidden", "127", "the program does not run"],
+)
+def test_without_a_sandbox_that_works_nothing_is_graded(tmp_path, bwrap, sentence):
+    """A right answer, and a machine on which it cannot be tried: one sentence, and no points of anybody."""
+    hand_in(tmp_path / "anna", SOLUTION)
+    (tmp_path / "bin").mkdir()
+    for name in ("rm", "chmod", "sh", "env"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    if bwrap:
+        (tmp_path / "bin" / "bwrap").write_text(bwrap)
+        (tmp_path / "bin" / "bwrap").chmod(0o755)
+    command = ("--submission", tmp_path / "anna", "--ex", "07", "--output", tmp_path / "grades")
+    printed = grade(*command, code=1, PATH=str(tmp_path / "bin"))
+    assert sentence in printed
+    assert "If you trust the code, type ISOLATION=limits." in printed
+    assert "Traceback" not in printed
+    assert not list((tmp_path / "grades").glob("*/*"))
+    if not bwrap:
+        printed = grade(*command, "--isolation", "limits", PATH=str(tmp_path / "bin"))
+        assert "8 of 8" in printed
+        assert "Graded with ISOLATION=limits" in printed
+
+
+def test_a_program_that_the_sandbox_does_not_start_is_not_one_of_the_student(tmp_path):
+    """As where the disk is full: exit code 127, which a student's program could have as well."""
+    for how in ("limits", "process"):
+        started = sandbox.running(
+            ["/nowhere"], cwd=ROOT, env={}, log=tmp_path / "log", folders=Folders(set(), set()), how=how
+        )
+        with pytest.raises(GraderFailure, match="/nowhere cannot be started"), started:
+            pass
 
 
 def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_path):
@@ -443,15 +509,12 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
         ({"submission": "nowhere"}, "SUBMISSION=nowhere: there is no such folder or archive"),
         ({"submissions": "data"}, "SUBMISSIONS=data: neither a folder nor an archive"),
         ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
-        ({"submission": "solutions", "jobs": "0"}, "JOBS=0: a whole number from 1 to 64"),
-        ({"submission": "solutions", "isolation": "hope"}, "ISOLATION=hope: there are none, process, docker"),
-        ({"submission": "solutions", "ex": "99"}, "EX=99: no exercise has that number"),
-        ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: no file test_exNN_name.py"),
+        ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: there is no file test_exNN_name.py"),
     ],
 )
 def test_what_cannot_be_graded_is_one_sentence(typed, sentence):
     with pytest.raises(Problem, match=re.escape(sentence)):
-        Plan.make(**typed)
+        Plan.make(**{name: Path(path) for name, path in typed.items()})
 
 
 def taken_over(path: Path, into: Path) -> handed_in.HandedIn:

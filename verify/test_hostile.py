@@ -29,22 +29,24 @@ from course import ROOT
 from course.base import processes
 from course.harness import model_files, models_for_tests
 from course.harness.submission import Submission
-from course.isolation import sandbox
-from course.isolation.sandbox import GB, MB, Limits, copy_submission
+from course.isolation import bubblewrap, folders, limits, sandbox
+from course.isolation.bubblewrap import Folders
+from course.isolation.folders import copy_submission
+from course.isolation.limits import GB, MB, Limits
 from serving import Problem
 
 Failed = pytest.fail.Exception
 FILE = "functions.py"
 SMALL = Limits(memory=GB // 2, processes=20, output=MB, disk=128 * MB, cpu=20)
 
-needs_bubblewrap = pytest.mark.sandbox
-
 
 @pytest.fixture(autouse=True)
-def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def _isolated(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sandbox, "mode", "process")
-    if request.node.get_closest_marker("sandbox") and sandbox.means().kind != "bwrap":
-        pytest.skip(f"no sandbox here: {sandbox.means().sentence}")
+    try:
+        sandbox.need("process")
+    except Problem as problem:
+        pytest.skip(str(problem))
 
 
 @pytest.fixture
@@ -76,7 +78,6 @@ def of_students() -> list[psutil.Process]:
 # ------------------------------------------------------------------------------ too much of everything
 
 
-@needs_bubblewrap
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
@@ -102,7 +103,6 @@ def test_too_much_is_one_sentence(hostile, function, sentence):
     assert sum(path.stat().st_size for path in left) <= 2 * MB
 
 
-@needs_bubblewrap
 def test_what_was_too_much_is_told_however_quick_it_was(hostile):
     """The program has ended before anybody looked."""
     with pytest.raises(Failed, match="was ended: it printed more than 1 MB"):
@@ -110,7 +110,6 @@ def test_what_was_too_much_is_told_however_quick_it_was(hostile):
     assert max(path.stat().st_size for path in hostile.scratch.rglob("log")) <= MB
 
 
-@needs_bubblewrap
 @pytest.mark.parametrize("function", ["large_files", "many_files", "deep_folders"])
 def test_what_fills_the_disk_is_removed(hostile, tmp_path, function):
     folder = tmp_path / "full"
@@ -157,15 +156,15 @@ def test_a_closed_folder_hides_nothing_and_goes(as_ordinary_user, mode):
         for place in (folder / "one" / "below", folder / "one", folder / "other"):
             place.chmod(mode)
         for place in (folder, folder / "other"):
-            assert sandbox._size(place, MB) > MB, "its files are not counted"
-        sandbox.defuse([folder / "one"])
+            assert limits.size(place, MB) > MB, "its files are not counted"
+        folders.defuse([folder / "one"])
         assert (folder / "one" / "below" / "file").exists()
         assert not os.path.lexists(folder / "one" / "below" / "link"), "the link is still there"
-        sandbox.remove(folder / "other")
+        folders.remove(folder / "other")
         assert not (folder / "other").exists()
         (folder / "one" / "below").chmod(mode)
         (folder / "one").chmod(mode)
-        sandbox._empty(folder / "one")
+        folders.empty(folder / "one")
         assert not list((folder / "one").iterdir())
 
     as_ordinary_user(check)
@@ -175,16 +174,15 @@ def test_memory_that_cannot_be_looked_at_counts(as_ordinary_user):
     """What processes share is counted once by Linux alone, and of one's own processes."""
 
     def check(folder: Path) -> None:
-        assert sandbox._memory(psutil.Process(1), "pss") > 0
+        assert limits.memory(psutil.Process(1), "pss") > 0
 
     as_ordinary_user(check)
 
 
-@needs_bubblewrap
 def test_a_sandbox_stays_until_it_is_ended(tmp_path):
     """Its program may end before anybody looks for it."""
     with sandbox.running(
-        ["true"], cwd=Path("/"), env=dict(os.environ), log=tmp_path / "log", folders=sandbox.Folders(set(), set())
+        ["true"], cwd=Path("/"), env=dict(os.environ), log=tmp_path / "log", folders=Folders(set(), set())
     ) as process:
         assert process.wait(30) == 0
         with pytest.raises(subprocess.TimeoutExpired):
@@ -192,22 +190,19 @@ def test_a_sandbox_stays_until_it_is_ended(tmp_path):
     assert not of_students()
 
 
-@needs_bubblewrap
 def test_a_sandbox_that_ends_by_itself_is_no_fault_of_the_student(hostile, monkeypatch):
     """As where the kernel ends it for want of memory, between its first word and our first look."""
     code = "import json, os, sys; os.write(json.loads(sys.argv[5])['status'], b'started\\n')"
-    monkeypatch.setattr(sandbox, "_in_bubblewrap", lambda command, *_: [sys.executable, "-c", code, *command])
-    with pytest.raises(processes.GraderFailure, match="did not start the sandbox"):
+    monkeypatch.setattr(bubblewrap, "isolated", lambda command, *_: [sys.executable, "-c", code, *command])
+    with pytest.raises(processes.GraderFailure, match="the program did not start: bubblewrap ended at once"):
         hostile.call(FILE, "exits")
 
 
-@needs_bubblewrap
 def test_shared_memory_is_small(hostile):
     """What lies in /dev/shm is nobody's memory, and would escape the limit on memory."""
     assert hostile.call(FILE, "shared_memory") <= 256 * MB
 
 
-@needs_bubblewrap
 def test_killing_everything_kills_nothing_of_ours(hostile):
     with subprocess.Popen(["sleep", "60"]) as bystander:
         seen = hostile.call(FILE, "kills_all")
@@ -216,7 +211,6 @@ def test_killing_everything_kills_nothing_of_ours(hostile):
     assert len(seen) == 2, "it sees itself and the first process of its sandbox"
 
 
-@needs_bubblewrap
 def test_a_daemon_ends_with_its_sandbox(hostile, tmp_path):
     hostile.call(FILE, "daemon", note=str(tmp_path / "daemon"))
     assert not [
@@ -224,7 +218,6 @@ def test_a_daemon_ends_with_its_sandbox(hostile, tmp_path):
     ]
 
 
-@needs_bubblewrap
 def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
     """Even by SIGKILL, when nobody is left to end what it started."""
     code = (
@@ -247,7 +240,6 @@ def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
 # ------------------------------------------------------------------------------ what is not its own
 
 
-@needs_bubblewrap
 def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
     """Tests, solutions, the repository, other submissions, results, the grader's home: not there at all."""
     secret = hostile.new_folder("call") / "result.json"
@@ -262,15 +254,13 @@ def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
     assert got == {"seen": [str(path) for path in fixed], "changeable": [], "root": False}
 
 
-@needs_bubblewrap
 def test_a_project_without_models_has_a_sandbox(hostile, monkeypatch):
     """models/ and data/ may be missing, as after `make clean`."""
-    everything = sandbox.lent()
-    monkeypatch.setattr(sandbox, "lent", lambda: {*everything, ROOT / "never" / "made"})
+    everything = bubblewrap.lent()
+    monkeypatch.setattr(bubblewrap, "lent", lambda: {*everything, ROOT / "never" / "made"})
     assert hostile.call(FILE, "kills_all")
 
 
-@needs_bubblewrap
 def test_what_a_test_gives_to_read_stays_as_it_is(hostile, tmp_path):
     """Tests work out what they expect from the model that they gave, after the student's code has seen it."""
     model = small_model(tmp_path / "model.onnx")
@@ -370,7 +360,6 @@ def bomb(kind: str, path: Path) -> Path:
     return path
 
 
-@needs_bubblewrap
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
@@ -391,7 +380,6 @@ def test_an_onnx_file_is_opened_out_of_harms_way(tmp_path, monkeypatch, kind, se
         )
 
 
-@needs_bubblewrap
 def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
     path = small_model(tmp_path / "small.onnx", metadata={"note": "mine"})
     plain, isolated = ort.InferenceSession(path), model_files.open_session(path)
@@ -408,7 +396,6 @@ def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
 # ------------------------------------------------------------------------------ servers
 
 
-@needs_bubblewrap
 @pytest.mark.parametrize("kind", ["never_ready", "elsewhere", "drip", "drip_head"])
 def test_a_server_that_is_never_ready_is_one_sentence(hostile, kind):
     with (
@@ -419,7 +406,6 @@ def test_a_server_that_is_never_ready_is_one_sentence(hostile, kind):
     assert not of_students()
 
 
-@needs_bubblewrap
 def test_a_server_deaf_to_signals_ends_with_its_daemons(hostile):
     endless = pytest.raises(Failed, match="the answer is longer than 32 MB")
     with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server, endless:
@@ -428,7 +414,6 @@ def test_a_server_deaf_to_signals_ends_with_its_daemons(hostile):
     assert not of_students()
 
 
-@needs_bubblewrap
 def test_a_server_that_takes_all_memory_says_so(hostile):
     words = r"got no answer: .* The service was ended: it used more than 0.5 GB"
     with hostile.serve_app("servers.py", env={"HOSTILE": "greedy"}) as server, pytest.raises(Failed, match=words):
@@ -486,7 +471,6 @@ class ImageClassifierService:
 '''
 
 
-@needs_bubblewrap
 def test_a_hostile_submission_loses_its_own_points(tmp_path):
     """With conftest.py and sitecustomize.py and numpy.py beside it, results of its own, a network to reach, and
     constants for answers; its one right function keeps its point."""
@@ -528,7 +512,7 @@ def test_a_hostile_submission_loses_its_own_points(tmp_path):
         before = {path: path.stat().st_mtime_ns for path in (ROOT, ROOT / "tests", ROOT / "course", tmp_path / "copy")}
         env = {**os.environ, "PYTEST_ADDOPTS": ""}
         run = subprocess.run(
-            sandbox.without_network(command),
+            bubblewrap.without_network(command),
             cwd=ROOT,
             env=env,
             capture_output=True,

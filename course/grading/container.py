@@ -1,15 +1,13 @@
 """ISOLATION=docker: pytest and the student's programs, for one exercise, in a container of its own.
 
 The container's image is empty: this machine's Python, its packages and its libraries are lent to it, read-only. So
-nothing is downloaded, it starts within a second, and the tests run with the very packages that `make grade` has. The
-submission, the tests and a folder for the results are all that it has besides. In there pytest is root with few of
-root's powers, and student code a user who owns nothing. docs/instructors.md says what that protects against.
+nothing is downloaded, it starts within a second, and the tests run with the very packages that `make grade` has. It
+also has the submission, the tests and a folder for the results. In there student code runs in bubblewrap, as it does
+without a container: the tests do not exist for it. docs/instructors.md says what the container adds.
 """
 
 import io
-import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,11 +21,17 @@ from course import ROOT
 from course.base import docker
 from course.base.processes import MARK
 from course.harness import models_for_tests
-from course.isolation.sandbox import GB, LIMITS, MB, SYSTEM, TOPS, lent
+from course.isolation.bubblewrap import SYSTEM, TOPS, lent
+from course.isolation.limits import GB, LIMITS, MB
+from course.isolation.sandbox import need_bubblewrap
 from serving import Problem
 
-# pytest becomes the student, hands folders over to him, sees, ends and tidies up what is his; nothing more.
-CAPABILITIES = ("SETUID", "SETGID", "CHOWN", "FOWNER", "DAC_OVERRIDE", "KILL", "SYS_PTRACE")
+# bubblewrap makes namespaces and maps users; pytest writes into folders of the grader's user. Student code has none.
+CAPABILITIES = ("SYS_ADMIN", "SETFCAP", "DAC_OVERRIDE")
+# Docker's own list of system calls forbids bubblewrap to change the root folder; this one forbids what else Docker's
+# does. And a /proc with closed parts could not be mounted again in a sandbox.
+SECURITY = ("no-new-privileges", "apparmor=unconfined", "systempaths=unconfined")
+SYSTEM_CALLS = ROOT / "course" / "grading" / "seccomp.json"
 MEMORY = LIMITS.memory + LIMITS.disk + 2 * GB  # the student's programs; files, for they are kept in memory; pytest
 ROOM = LIMITS.disk + GB  # for files
 THREADS = LIMITS.processes + 300 + 200 * (os.cpu_count() or 1)  # student code is limited in there, to fewer
@@ -36,11 +40,11 @@ FIRST = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 INSTEAD = "Grade with ISOLATION=process, or on a Linux machine that has an engine of its own."
 
 
-def prepare(work: Path) -> None:
+def need(work: Path) -> None:
     """Make what containers need, and make sure that they work here, by trying one.
 
     Args:
-        work: an empty folder, beside those that exercises will have.
+        work: a folder that does not exist yet, beside those that exercises will have.
 
     Raises:
         Problem: they do not, or there is no engine; in one sentence.
@@ -48,12 +52,13 @@ def prepare(work: Path) -> None:
     docker.need_engine()
     if sys.platform != "linux":
         raise Problem(f"ISOLATION=docker lends this machine's Python to Linux containers: only Linux can. {INSTEAD}")
+    need_bubblewrap()
     (work / "results").mkdir(parents=True, mode=0o700)
-    spec = {"rlimits": {}, "user": 40_000, "status": None, "mark": ""}
-    student = [sys.executable, "-I", "-S", str(ROOT / "course" / "isolation" / "confine.py"), json.dumps(spec)]
-    student += [sys.executable, "-c", "import course.harness.worker, onnxruntime"]
     came = work / "results" / "came"
-    name, command = contained(["/bin/sh", "-c", f'echo > "{came}" && "$@"', "sh", *student], work=work)
+    program = (
+        "import sys; from course.isolation import sandbox; open(sys.argv[1], 'w').close(); sandbox.need('process')"
+    )
+    name, command = contained([sys.executable, "-c", program, str(came)], work=work)
     try:
         tried = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
         said = "" if tried.returncode == 0 and came.exists() else f"{tried.stderr.strip()[-300:]} ({tried.returncode})"
@@ -70,13 +75,7 @@ def prepare(work: Path) -> None:
 
 
 def contained(
-    command: list[str],
-    *,
-    work: Path,
-    cwd: Path = ROOT,
-    read: Iterable[Path] = (),
-    hidden: Iterable[Path] = (),
-    models: Path | None = None,
+    command: list[str], *, work: Path, cwd: Path = ROOT, read: Iterable[Path] = (), models: Path | None = None
 ) -> tuple[str, list[str]]:
     """The name of a container, and the command that runs a command in it.
 
@@ -87,16 +86,16 @@ def contained(
         work: in there a temporary folder, gone with the container; but work/results is the real one.
         cwd: where the command runs.
         read: what else can be seen in there.
-        hidden: folders that can be seen by root alone.
         models: for COURSE_TEST_MODELS.
     """
     name = f"course-grade-{uuid.uuid4().hex[:12]}"
     run = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--name", name]
     run += [f"--label={mark}" for mark in os.environ.get(MARK, "").split()]
-    run += ["--network", "none", "--read-only", "--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    run += ["--network", "none", "--read-only", "--cap-drop", "ALL"]
     run += [f"--cap-add={capability}" for capability in CAPABILITIES]
+    run += [f"--security-opt={option}" for option in (*SECURITY, f"seccomp={SYSTEM_CALLS}")]
     run += ["--memory", str(MEMORY), "--memory-swap", str(MEMORY), "--pids-limit", str(THREADS), "--ulimit", "core=0"]
-    run += ["--shm-size", str(256 * MB), "--tmpfs", f"/tmp:size={256 * MB},mode=1777"]
+    run += ["--tmpfs", f"/tmp:size={256 * MB},mode=1777"]
     run += ["--tmpfs", f"{work}:exec,size={ROOM},mode=0711", *_mount(work / "results", writable=True)]
     for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *read, *([models] if models else [])}:
         # Docker has its own /etc/hosts and /sys.
@@ -104,11 +103,6 @@ def contained(
             run += _mount(path)
     for top in TOPS:
         run += _mount(top) if top.is_dir() and not top.is_symlink() else []
-    for number, path in enumerate(hidden):
-        copy = work / "hidden" / str(number)
-        shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-        copy.chmod(0o700)  # as nothing in a container has another owner than on the machine
-        run += _mount(copy, at=path)
     variables = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     variables |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # as outside
@@ -118,9 +112,9 @@ def contained(
     return name, [*run, "--workdir", str(cwd), image(), *FIRST, *command]
 
 
-def _mount(path: Path, *, at: Path | None = None, writable: bool = False) -> list[str]:
+def _mount(path: Path, *, writable: bool = False) -> list[str]:
     """Options that show a file or folder of the machine in a container."""
-    words = ["type=bind", f"src={path}", f"dst={at or path}", *([] if writable else ["readonly"])]
+    words = ["type=bind", f"src={path}", f"dst={path}", *([] if writable else ["readonly"])]
     return ["--mount", ",".join('"' + word.replace('"', '""') + '"' for word in words)]  # read as a line of CSV
 
 

@@ -6,12 +6,21 @@ from html import escape
 
 from course.grading.results import SubmissionResult, points
 
-MARKS = {"done": "✅", "partly": "🟡", "not yet": "❌", "not graded": "⚠️", "inconclusive": "⚠️", "open": "⚠️"}
+MARKS = {
+    "done": "✅",
+    "partly": "🟡",
+    "not yet": "❌",
+    "not graded": "⚠️",
+    "suspicious": "⚠️",
+    "inconclusive": "⚠️",
+    "open": "⚠️",
+}
 
 
 def as_summary(result: SubmissionResult) -> str:
     """Markdown. What a student had a hand in stands in HTML that is closed, escaped: no link, no mention, no image."""
     lines = [f"## <span>{escape(result.name)}</span>: {points(result)} points", ""]
+    lines += [result.warning, ""] if result.warning else []
     lines += ["| | no. | exercise | points |", "| --- | --- | --- | --- |"]
     for exercise in result.exercises:
         extra = " extra" if exercise.optional else ""

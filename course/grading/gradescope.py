@@ -7,13 +7,15 @@ https://gradescope-autograders.readthedocs.io/en/latest/specs/
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from course import ROOT
 from course.base import manifest
+from course.base.files import write_whole
 from course.base.manifest import Exercise
 from course.grading.handed_in import private_files
-from course.grading.results import AGAIN, ExerciseResult, SubmissionResult, TestResult
+from course.grading.results import AGAIN, ExerciseResult, Isolation, SubmissionResult, TestResult
 from serving import Problem
 
 # What goes into the archive. Of the solutions, the one that exports the models which the tests serve;
@@ -42,7 +44,7 @@ def as_gradescope(result: SubmissionResult) -> str:
         "visibility": "visible",
         "stdout_visibility": "hidden",
         "tests": tests,
-        "extra_data": {"final": result.final, "open": result.open},
+        "extra_data": {"final": result.final, "open": result.open, "isolation": result.isolation},
     }
     return json.dumps(content, indent=2)
 
@@ -50,7 +52,8 @@ def as_gradescope(result: SubmissionResult) -> str:
 def _summary(result: SubmissionResult) -> str:
     again = [exercise.number for exercise in result.exercises if not exercise.final]
     lines = [f"{exercise.number}  {exercise.title}" for exercise in result.exercises]
-    return "\n".join([*lines, f"No final verdict: {', '.join(again)}. Ask for another run."] if again else lines)
+    lines += [f"No final verdict: {', '.join(again)}. Ask for another run."] if again else []
+    return "\n".join([*lines, result.warning] if result.warning else lines)
 
 
 def _entries(exercise: ExerciseResult) -> list[dict]:
@@ -99,7 +102,7 @@ newest() {
   done
 }
 apt-get update
-# bubblewrap: what student code runs in. The others: Python's own, where the image has none that is new enough.
+# bubblewrap: what student code runs in. The others: for an image whose own Python is too old.
 apt-get install -y --no-install-recommends bubblewrap
 apt-get install -y --no-install-recommends python3 python3-venv
 [ -n "$(newest)" ] || apt-get install -y --no-install-recommends python3.11 python3.11-venv
@@ -114,13 +117,11 @@ apt-get install -y --no-install-recommends python3 python3-venv
 .venv/bin/python -m course.harness.models_for_tests models-of-the-tests
 rm -rf solutions
 mkdir solutions
-# Where bubblewrap may not work, student code runs as another user, who shall not read these.
-for folder in tests private; do [ ! -d "$folder" ] || chmod -R go= "$folder"; done
 """
 
 RUN = """\
 #!/usr/bin/env bash
-# Run for each submission. What goes wrong with the grader is on Gradescope's page for instructors.
+# Run for each submission. If the grader fails, Gradescope's page for instructors says why.
 set -uo pipefail
 autograder="${{AUTOGRADER:-/autograder}}"
 grades="$(mktemp -d)"
@@ -135,30 +136,28 @@ cp "$grades/submission/gradescope.json" "$autograder/results/results.json" || ex
 """
 
 
-def choose(numbers: str) -> list[Exercise]:
-    """The exercises to grade there: those named, such as `04 07`, or all that need no containers.
+def choose(named: Sequence[Exercise] | None) -> list[Exercise]:
+    """The exercises to grade there: those named, or all that need no containers.
 
     Raises:
         Problem: one of those named needs a Docker engine, which Gradescope's machines do not have.
     """
-    if not numbers.strip():
+    if not named:
         return [one for one in manifest.exercises() if not one.needs_docker]
-    chosen = [manifest.find(number) for number in numbers.replace(",", " ").split()]
-    if needing := [one.number for one in chosen if one.needs_docker]:
+    if needing := [one.number for one in named if one.needs_docker]:
         raise Problem(
-            f"EX={numbers}: the tests of {' and '.join(needing)} start containers, and Gradescope's machines have no Docker"
-            f' engine. Grade these with: make grade SUBMISSIONS=folder EX="{" ".join(needing)}"'
+            f"The tests of {' and '.join(needing)} start containers, and Gradescope's machines have no Docker engine."
+            f' Grade these with: make grade SUBMISSIONS=folder EX="{" ".join(needing)}"'
         )
-    return chosen
+    return list(named)
 
 
 def write_archive(
-    path: Path, exercises: list[Exercise], *, private: Path | None, isolation: str, jobs: int, limit: int
+    path: Path, exercises: list[Exercise], *, private: Path | None, isolation: Isolation, jobs: int, limit: int
 ) -> list[str]:
     """Write the archive for Gradescope; the names of what is in it.
 
-    It has the tests of these exercises only, and neither solutions (but the one that setup.sh runs and removes)
-    nor models.
+    It has the tests of these exercises only, no models, and one solution, which setup.sh runs and removes.
     """
     options = (
         f'--ex "{" ".join(one.number for one in exercises)}" --isolation {isolation} --jobs {jobs} --limit {limit}'
@@ -182,10 +181,7 @@ def write_archive(
         _add(archive, "run_autograder", RUN.format(options=options).encode(), 0o755)
         for name, file in sorted(files.items()):
             _add(archive, name, file.read_bytes(), 0o644)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(content.getvalue())
-    beside.replace(path)
+    write_whole(path, content.getvalue())
     return ["setup.sh", "run_autograder", *sorted(files)]
 
 

@@ -21,7 +21,8 @@ from typing import BinaryIO
 
 from course.base.manifest import exercises
 from course.grading.results import clean
-from course.isolation.sandbox import MB, copy_submission
+from course.isolation.folders import copy_submission
+from course.isolation.limits import MB
 from serving import Problem
 
 MOST_FILES, MOST_BYTES, MOST_FOLDERS = 2000, 50 * MB, 20  # folders: one in the other
@@ -265,17 +266,15 @@ def _handed_in(paths: list[Path]) -> list[HandedIn]:
     return list(found.values())
 
 
-def private_folder(text: str) -> Path | None:
-    """The folder of private tests that PRIVATE names; None where it is empty.
+def private_folder(folder: Path | None) -> Path | None:
+    """A folder of private tests, as an absolute path.
 
     Raises:
-        Problem: no such tests are in there.
+        Problem: there are no such tests in it.
     """
-    if not text:
-        return None
-    if not any(Path(text).glob("test_ex[0-9][0-9]*.py")):
-        raise Problem(f"PRIVATE={text}: no file test_exNN_name.py is in there.")
-    return Path(text).resolve()
+    if folder and not any(folder.glob("test_ex[0-9][0-9]*.py")):
+        raise Problem(f"PRIVATE={folder}: there is no file test_exNN_name.py in this folder.")
+    return folder and folder.resolve()
 
 
 def private_files(folder: Path) -> dict[str, Path]:

@@ -48,7 +48,7 @@ def write_class(results: list[SubmissionResult], output: Path) -> None:
 
 def as_junit(result: SubmissionResult) -> str:
     """JUnit XML, a suite for each exercise. Of private tests it says no more than that they did not pass."""
-    root = ElementTree.Element("testsuites", name=result.name)
+    root = ElementTree.Element("testsuites", name=result.name, isolation=result.isolation)
     for exercise in result.exercises:
         tests = exercise.tests or [_stand_in(exercise)]
         counts = {
@@ -90,14 +90,17 @@ def as_csv(results: list[SubmissionResult]) -> str:
     numbers = sorted({exercise.number for result in results for exercise in result.exercises})
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["submission", "points", "of", "open", "state", *(f"exercise {number}" for number in numbers)])
+    table.writerow(
+        ["submission", "points", "of", "open", "state", "isolation", *(f"exercise {number}" for number in numbers)]
+    )
     for result in results:
         reached = {
             exercise.number: "" if exercise.problem else f"{exercise.reached:g}" for exercise in result.exercises
         }
-        state = "final" if result.final else "run again"
+        suspicious = any(exercise.suspicious for exercise in result.exercises)
+        state = "final" if result.final else "suspicious" if suspicious else "run again"
         row = [_cell(result.name), f"{result.reached:g}", f"{result.worth:g}", f"{result.open:g}", state]
-        table.writerow([*row, *(reached[number] for number in numbers)])
+        table.writerow([*row, result.isolation, *(reached[number] for number in numbers)])
     return text.getvalue()
 
 

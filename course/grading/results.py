@@ -11,6 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+# What student code runs in: see course/grading/run.py. Two are weak, and every report says so.
+Isolation = Literal["process", "docker", "limits", "none"]
+WEAK = {
+    "limits": "Graded with ISOLATION=limits: student code could read and change files, such as tests and solutions.",
+    "none": "Graded with ISOLATION=none: student code could do all that the user who graded it can.",
+}
 LONGEST = 6000
 AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for this submission to be run again."
 # What a terminal takes for a command: ESC [ ... letter, ESC ] ... BEL or ESC \, ESC and one character.
@@ -80,6 +86,7 @@ class ExerciseResult(BaseModel):
     failure: Text = ""  # why no test was run, where that is the submission's doing
     problem: Text = ""  # why there is no verdict, where that is the grader's; it is run again next time
     seconds: float = 0.0
+    suspicious: bool = False  # no verdict, twice for the same reason: the submission may have caused it
     own_seconds: float = 0.0  # in which a process of the submission was running
     key: str = ""  # a digest of all that the result depends on
     ended: datetime | None = None
@@ -110,7 +117,7 @@ class ExerciseResult(BaseModel):
     def state(self) -> str:
         """In a word or two."""
         if self.problem:
-            return "not graded"
+            return "suspicious" if self.suspicious else "not graded"
         if not self.final:
             return "inconclusive" if any(test.outcome == "inconclusive" for test in self.tests) else "open"
         if self.reached >= self.worth:
@@ -131,6 +138,12 @@ class SubmissionResult(BaseModel):
     name: Text  # as the folder or archive is called
     slug: str  # the same, fit for a file name
     exercises: list[ExerciseResult]
+    isolation: Isolation = "process"
+
+    @property
+    def warning(self) -> str:
+        """What to say about a weak isolation; nothing about a strong one."""
+        return WEAK.get(self.isolation, "")
 
     @property
     def reached(self) -> float:

@@ -17,17 +17,16 @@ from course import ROOT
 from course.base.manifest import Exercise
 from course.base.processes import running, signal_name, wait
 from course.grading import container as grade_container
-from course.grading.results import ExerciseResult, TestResult
+from course.grading.results import ExerciseResult, Isolation, TestResult
 from course.harness import models_for_tests
 from course.harness.recorder import read_results
-from course.isolation.sandbox import MODES, remove, without_network
+from course.isolation import sandbox
+from course.isolation.bubblewrap import without_network
+from course.isolation.folders import remove
+from serving import Problem
 
 # How long a test that has begun, and tidying up after it, may go on after the limit. pytest-timeout ends it before.
 GRACE = 400
-
-
-# What pytest's --isolation offers, and a container around it: see course/grading/container.py.
-ISOLATIONS = (*MODES, "docker")
 
 
 class Stopped(Exception):
@@ -38,7 +37,7 @@ class Stopped(Exception):
 class Options:
     """How to grade."""
 
-    isolation: str = "process"  # one of ISOLATIONS
+    isolation: Isolation = "process"
     limit: float = 600  # seconds for the tests of one exercise; a test that has begun is still ended
     private: Path | None = None  # a folder of tests that only instructors have
 
@@ -85,6 +84,30 @@ def grade_exercise(
         own_seconds=sum(run.own_seconds for run in runs),
         ended=datetime.now(UTC),
     )
+
+
+def need_isolation(exercises: list[Exercise], options: Options, work: Path) -> None:
+    """Try the isolation with a program as the tests start them, before anything is graded.
+
+    Args:
+        exercises: what will be graded.
+        options: how.
+        work: a folder that does not exist yet.
+
+    Raises:
+        Problem: it does not work here; one sentence with the command that installs or allows it.
+    """
+    if options.isolation != "docker":
+        sandbox.need(options.isolation)
+        return
+    grade_container.need(work)
+    if outside := [exercise.number for exercise in exercises if exercise.needs_docker]:
+        try:
+            sandbox.need("process")
+        except Problem as problem:
+            raise Problem(
+                f"Exercises {', '.join(outside)} start containers, so none is around them. {problem}"
+            ) from None
 
 
 def private_tests(exercise: Exercise, options: Options) -> list[str]:
@@ -140,7 +163,7 @@ def run_tests(
                 if container:
                     grade_container.remove(container)
         recorded = read_results(results, key)
-        # Only the end: whoever floods the grader's log fills no memory of ours.
+        # Only the end: a flooded log fills no memory.
         said = _end_of(log)
     finally:
         os.close(source)
@@ -198,7 +221,7 @@ def _pytest(tests: list[str], folder: Path, results: Path, work: Path, options: 
     command += ["-q", "-s", "--no-header", "-p", "pytest_timeout", "--basetemp", str(work / "pytest")]
     if _place(tests, options) != ROOT:
         command += ["--private-tests"]
-    # In a container, too: it keeps pytest from student code.
+    # In a container, too: the sandbox keeps student code from the tests and results.
     return [*command, "--isolation", "process" if options.isolation == "docker" else options.isolation]
 
 
@@ -206,18 +229,17 @@ def _isolated(
     command: list[str], tests: list[str], folder: Path, work: Path, options: Options
 ) -> tuple[str, list[str]]:
     """The command in what the run as a whole is isolated by; and the container's name, if that is one."""
-    # The tests talk to students' services over loopback: where that can be had, there is no other network. Containers
-    # listen on the loopback of the machine, so that the tests which start some need the machine's network, and its
-    # engine, which must not be in reach of a container.
+    # The tests talk to students' services over loopback, and have no other network. But containers listen on the
+    # loopback of the machine: tests that start some need the machine's network, and its engine, which must not be in
+    # reach of a container.
     files = {_place(tests, options) / test.partition("::")[0] for test in tests}
-    if options.isolation == "none" or any("pytest.mark.docker" in file.read_text() for file in files):
+    if options.isolation in ("none", "limits") or any("pytest.mark.docker" in file.read_text() for file in files):
         return "", command
     if options.isolation == "process":
         return "", without_network(command)
-    hidden = [ROOT / "tests", *([options.private] if options.private else [])]
-    models = models_for_tests.ready()
-    place = _place(tests, options)
-    return grade_container.contained(command, work=work, cwd=place, read=[folder], hidden=hidden, models=models)
+    read = [folder, ROOT / "tests", *([options.private] if options.private else [])]
+    place, models = _place(tests, options), models_for_tests.ready()
+    return grade_container.contained(command, work=work, cwd=place, read=read, models=models)
 
 
 def _environment(work: Path) -> dict[str, str]:

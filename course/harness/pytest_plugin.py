@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isolation",
         choices=sandbox.MODES,
         default="none",
-        help="what student code runs in: none, as for your own (default); process: a sandbox, with limits",
+        help="none: as for your own code (default); limits: on memory, disk and time; process: limits and a sandbox",
     )
     parser.addoption(
         "--no-skips",
@@ -47,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     RESULTS.clear()
     sandbox.mode = config.getoption("--isolation")
+    if sandbox.mode == "process":
+        try:
+            sandbox.need_bubblewrap()
+        except Problem as problem:
+            raise pytest.UsageError(str(problem)) from None
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background jobs deaf to Ctrl-C; what the tests start would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -113,7 +118,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if sandbox.mode != "none":
         terminalreporter.section("isolation")
-        terminalreporter.write_line(sandbox.means().sentence)
+        terminalreporter.write_line(sandbox.MEANS[sandbox.mode])
     results = RESULTS.values()
     if results:
         terminalreporter.section("points")

@@ -27,7 +27,8 @@ from course.base.manifest import solution
 from course.base.processes import end, free_port, signal_name, wait
 from course.harness import worker
 from course.isolation import sandbox
-from course.isolation.sandbox import LIMITS, Limits
+from course.isolation.bubblewrap import Folders
+from course.isolation.limits import LIMITS, Limits
 
 
 class Finished(NamedTuple):
@@ -96,7 +97,7 @@ class Log:
     def read_text(self, errors: str = "replace") -> str:
         """Its first 10 MB: a process that prints on may have printed gigabytes when somebody looks."""
         with self.path.open("rb") as file:
-            return file.read(sandbox.LIMITS.output).decode(errors=errors)
+            return file.read(LIMITS.output).decode(errors=errors)
 
 
 class Submission:
@@ -231,7 +232,7 @@ class Submission:
 
     @contextmanager
     def running(
-        self, command: list[str], *, cwd: Path, env: dict[str, str] | None, log: Path, folders: sandbox.Folders
+        self, command: list[str], *, cwd: Path, env: dict[str, str] | None, log: Path, folders: Folders
     ) -> Iterator[subprocess.Popen]:
         """Run a command with its student code, isolated as this run of pytest wants it; see also folders()."""
         environment = self.environment(env)
@@ -253,7 +254,7 @@ class Submission:
         env: dict[str, str] | None = None,
         *,
         write: Iterable[Path] = (),
-    ) -> sandbox.Folders:
+    ) -> Folders:
         """What a process must see of this machine: its own files, and what its arguments and variables name.
 
         A file or folder that is there is read; one that is not is written, and so are those of the arguments called
@@ -274,11 +275,9 @@ class Submission:
             elif temporary:
                 folder = next(folder for folder in path.parents if folder.exists())
                 writes.add(folder if folder.is_dir() else folder.parent)
-        return sandbox.Folders(reads - writes, writes)
+        return Folders(reads - writes, writes)
 
-    def _finish(
-        self, command: list[str], env: dict[str, str], timeout: float, name: str, folders: sandbox.Folders
-    ) -> Finished:
+    def _finish(self, command: list[str], env: dict[str, str], timeout: float, name: str, folders: Folders) -> Finished:
         log = self.new_folder("run") / "log"
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
             # Whoever did not end once is given less time from then on: an endless loop would cost it in every test.

@@ -1,11 +1,11 @@
-"""Becomes a student's program, with limits: python -I -S course/isolation/confine.py SPEC COMMAND...
+"""Becomes a student's program, under limits: python -I -S course/isolation/confine.py SPEC COMMAND...
 
-SPEC is JSON: {"rlimits": {name: n}, "user": number or null, "status": file descriptor or null, "mark": what
-course/base/processes.py finds the program, and all that it starts, by}. With a status, it is the first process of a
-sandbox instead: it starts the program, writes `started` and then `ended CODE` to the descriptor, and stays until it
-is killed, so that whatever the program left behind can still be seen.
+SPEC is JSON: {"rlimits": {name: n}, "status": file descriptor, "stay": bool, "mark": what course/base/processes.py
+finds the program, and all that it starts, by}. The descriptor closes when the program has started, or gets a line
+`failed REASON`. With "stay", this is the first process of a sandbox: it starts the program, writes `started` and later
+`ended CODE`, and stays until it is killed, so that whatever the program left behind can still be seen.
 
-Nothing but the standard library, and no site-packages: it starts in 15 ms, with no line of a student's.
+It uses nothing but the standard library, and no site-packages: it starts in 15 ms, with no line of a student's.
 """
 
 import json
@@ -18,17 +18,19 @@ from contextlib import suppress
 
 def main(spec: dict, command: list[str]) -> None:
     """Do what the module's docstring says."""
-    if spec["status"] is None:
-        become(spec, command)
     os.set_inheritable(spec["status"], False)
+    if not spec["stay"]:
+        become(spec, command, spec["status"])
+    begun, begins = os.pipe()
     program = os.fork()
     if not program:
-        os.setsid()  # signals for its group do not reach us
-        become(spec, command)
-    os.write(spec["status"], b"started\n")
+        os.setsid()  # signals for its group do not reach this process
+        become(spec, command, begins)
+    os.close(begins)
+    os.write(spec["status"], os.read(begun, 1000) or b"started\n")
     while True:
         with suppress(ChildProcessError):
-            pid, status = os.wait()  # everything whose parent has died is our child
+            pid, status = os.wait()  # every process whose parent has died is a child of this one
             if pid == program:
                 os.write(spec["status"], f"ended {os.waitstatus_to_exitcode(status)}\n".encode())
             continue
@@ -36,15 +38,11 @@ def main(spec: dict, command: list[str]) -> None:
             signal.pause()
 
 
-def become(spec: dict, command: list[str]) -> None:
-    """Take the limits upon us and turn into the command."""
-    # Where the machine runs out of memory all the same, the kernel takes these processes, not the grader's.
+def become(spec: dict, command: list[str], status: int) -> None:
+    """Set the limits for this process and turn it into the command."""
+    # If the machine runs out of memory anyway, the kernel ends these processes first, not the grader's.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    if spec["user"] is not None:
-        os.setgroups([])
-        os.setresgid(*[spec["user"]] * 3)
-        os.setresuid(*[spec["user"]] * 3)
     for name, most in spec["rlimits"].items():
         kind = getattr(resource, name, None)
         if kind is None:  # macOS lacks some
@@ -56,7 +54,7 @@ def become(spec: dict, command: list[str]) -> None:
     try:
         os.execvpe(command[0], command, os.environ | {"COURSE_RUN": spec["mark"]})
     except OSError as error:
-        print(f"{command[0]} cannot be started: {error}", file=sys.stderr)
+        os.write(status, f"failed {command[0]} cannot be started: {error}\n".encode())
         os._exit(127)
 
 

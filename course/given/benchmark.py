@@ -108,8 +108,8 @@ def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, 
     # Here and not above: a turn loads the exercise, which imports this module, and measures its own imports.
     from serving.model import MODELS_DIR, open_model, weights
 
-    provenance = weights(open_model())
     speedup([measure(lambda: None, 0, 1)], [[1.0]])  # a function that is not written yet ends the benchmark now
+    provenance = weights(open_model())
     with writable(output):
         models = export_models(plan, provenance, MODELS_DIR / "benchmark")
         turns, absent = take_turns(plan.jobs(models), plan.rounds, exercise, BASELINE, console)

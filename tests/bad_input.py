@@ -1,4 +1,4 @@
-"""What callers send to a service that classifies images: every kind of image, and what is none."""
+"""What callers send to a service that classifies images: every kind of image, and what is not an image."""
 
 import io
 import struct
@@ -15,6 +15,10 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+# Quick to send and to prepare: for tests of many requests.
+GREY = encoded(Image.new("RGB", (32, 32), "grey"), "PNG")
 
 
 def rotated_by_exif() -> tuple[bytes, Image.Image]:

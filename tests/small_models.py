@@ -31,7 +31,7 @@ def small_model(
     gives (batch, 1000), and its answer changes with crop, channel order and normalisation.
 
     white, black: what a wholly white or black image does to it; one of the two, and one of these: "fails" when
-        it runs, gives "nan", or is "slow": takes a second or so.
+        it runs, gives "nan", is "slow": takes a second or so, or "slowish": a tenth of that.
     """
     weights = np.random.default_rng([seed, RUN]).normal(size=(3 * 8 * 8, 1000)).astype(np.float32)
     nodes = [
@@ -78,7 +78,7 @@ def _nothing_but_on(colour: str, trap: str, input_name: str) -> list[onnx.NodePr
                 helper.make_node("Where", ["it", "zero", "limit"], ["divisor"]),
                 helper.make_node("Div", ["zero", "divisor"], ["nothing"]),
             ]
-        case "slow":
+        case "slow" | "slowish":
             loop = helper.make_graph(
                 [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Abs", ["old"], ["new"])],
                 "loop",
@@ -94,8 +94,15 @@ def _nothing_but_on(colour: str, trap: str, input_name: str) -> list[onnx.NodePr
             )
             return [
                 *is_it,
-                helper.make_node("Constant", [], ["million"], value_int=1_000_000),
-                helper.make_node("Mul", ["times", "million"], ["loops"]),
+                helper.make_node("Constant", [], ["many"], value_int=1_000_000 if trap == "slow" else 100_000),
+                helper.make_node("Mul", ["times", "many"], ["loops"]),
                 helper.make_node("Loop", ["loops", "", "zero"], ["nothing"], body=loop),
             ]
     raise ValueError(trap)
+
+
+def small_models(folder: Path, **traps: dict[str, str]) -> Path:
+    """A MODELS_DIR with models that answer in a millisecond; traps, by name: what small_model makes of an image."""
+    for seed, name in enumerate(("resnet18", "model_a", "model_b")):
+        small_model(folder / f"{name}.onnx", seed=seed, **traps.get(name, {}))
+    return folder

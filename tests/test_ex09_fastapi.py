@@ -11,10 +11,21 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import onnxruntime as ort
 import pytest
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
-from image_service import assert_classified, assert_logits, assert_refused, assert_still_serves, best_five, tensor
+from image_service import (
+    assert_classified,
+    assert_predicts,
+    assert_refused,
+    assert_refuses_bad_image,
+    assert_refuses_json,
+    assert_refuses_too_much,
+    assert_still_serves,
+    bad_tensor,
+    best_five,
+    post_json,
+    tensor,
+)
 from PIL import Image
 
 from course import ROOT
@@ -30,37 +41,19 @@ def server(submission: Submission, fresh_models_dir: Path):
         yield running
 
 
-@pytest.fixture(scope="module")
-def session(fresh_models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
-
-
 # ------------------------------------------------------------------------------ answers
 
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, session):
-    image = tensor(CAT)
-    response = server.request("POST", "/predict", json={"image": image.tolist()})
-    called = "POST /predict with one preprocessed photograph as JSON"
-    expect(
-        response.status_code == 200,
-        called=called,
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200",
-        hint=f"as_batch, session.run, .tolist().{server.last_words()}",
-    )
-    assert_logits(response.json(), session.run(None, {"input": image})[0], called, server)
+    assert_predicts(server, session, tensor(CAT), "POST /predict with one preprocessed photograph as JSON")
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
 def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224)).astype(dtype)
-    response = server.request("POST", "/predict", json={"image": images.tolist()})
-    got = response.json() if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
-    called = f"POST /predict with five images of {dtype} numbers"
-    assert_logits(got, session.run(None, {"input": images.astype("float32")})[0], called, server)
+    assert_predicts(server, session, images, f"POST /predict with five images of {dtype} numbers")
 
 
 @pytest.mark.points(0.5)
@@ -97,8 +90,7 @@ def test_classify_says_where_the_weights_came_from(server):
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_TENSORS)
 def test_predict_refuses_bad_tensors(server, kind):
-    body = json.dumps({"image": BAD_TENSORS[kind]()})
-    response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
+    response = post_json(server, bad_tensor(kind))
     called = f"POST /predict with {kind.replace('_', ' ')}"
     assert_refused(server, called, response)
     expect(
@@ -113,23 +105,15 @@ def test_predict_refuses_bad_tensors(server, kind):
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_JSON)
 def test_predict_refuses_bad_json(server, kind):
-    body = BAD_JSON[kind]
-    response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
-    expect(
-        response.status_code in (400, 422) and response.headers.get("content-type", "").startswith("application/json"),
-        called=f"POST /predict with the body {body[:20]!r}",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="400 or 422, with JSON that says what is wrong",
-        hint=f"FastAPI does this where `image` is a declared parameter: Body(embed=True).{server.last_words()}",
-    )
+    hint = "FastAPI does this where `image` is a declared parameter: Body(embed=True)."
+    assert_refuses_json(server, kind, BAD_JSON[kind], hint)
     assert_still_serves(server, "after bad JSON")
 
 
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_classify_refuses_what_is_no_image(server, kind):
-    response = server.request("POST", "/classify", content=BAD_IMAGES[kind](), headers={"content-type": "image/png"})
-    assert_refused(server, f"POST /classify with {kind.replace('_', ' ')}", response)
+    assert_refuses_bad_image(server, kind)
 
 
 @pytest.mark.points(0.25)
@@ -137,10 +121,7 @@ def test_classify_refuses_what_is_no_image(server, kind):
 @pytest.mark.parametrize(("path", "megabytes"), [("/classify", 11), ("/predict", 65)], ids=["classify", "predict"])
 def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     """10 MiB for an image, 64 MiB for a tensor; whether or not the caller says beforehand how long it is."""
-    chunk = CAT.read_bytes().ljust(2**20, b" ")
-    body = chunk * megabytes if announced else (chunk for _ in range(megabytes))
-    response = server.request("POST", path, content=body)
-    assert_refused(server, f"POST {path} with {megabytes} MiB", response, statuses=(413,))
+    assert_refuses_too_much(server, path, megabytes, announced)
 
 
 @pytest.mark.points(0.125)

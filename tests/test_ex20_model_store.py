@@ -367,5 +367,5 @@ def test_overload_is_answered(server):
 
 
 @pytest.mark.points(0.5)
-def test_sigterm_finishes_what_was_accepted(submission, store, newer):
-    assert_finishes_on_sigterm(submission, SERVICE, store.env)
+def test_sigterm_finishes_what_was_accepted(server):
+    assert_finishes_on_sigterm(server)

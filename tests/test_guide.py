@@ -22,7 +22,7 @@ from filelock import FileLock
 from course import ROOT
 from course.base.manifest import exercises, find, untouched
 from course.base.processes import marked, running, wait
-from course.student.steps import step_of, steps
+from course.student.steps import left, step_of, steps
 
 FILE = "ex04_inference.py"
 HINTS = find("04").hints
@@ -59,12 +59,14 @@ def test_a_check_that_fails_says_why_and_what_next(copy):
     assert "✗ finds the names of input and output" in text
     for words in ("called    input_and_output(", "got       ['input', 'output']", "expected  ('pixels', 'scores')"):
         assert words in text
-    assert re.search(rf"^    step      exercises/{FILE}, TODO( 2)?: session.get_inputs", text, re.MULTILINE)
+    starter = steps(FILE, (ROOT / "exercises" / FILE).read_text())
+    step = next(one for one in starter if one.function == "input_and_output")
+    assert f"step      exercises/{FILE}, {step.words}\n" in text
     lines = (ROOT / "tests" / "test_ex04_inference.py").read_text().splitlines()
     decorator = lines.index("def test_finds_the_names_of_input_and_output(submission, renamed):")
     assert f"test      tests/test_ex04_inference.py:{decorator}\n" in text
     assert "preprocesses" not in text, "it ends with the first failure"
-    assert "0 of 11 tests pass, 0 of 10 points; 11 to go." in text
+    assert re.search(r"^0 of (\d+) tests pass, 0 of 10 points; \1 to go\.$", text, re.MULTILINE)
     assert "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md" in text
     assert f"0 of {len(exercises())} exercises done, 0 of" in text
     assert re.search(r"^\d+\.\d s$", text, re.MULTILINE), "the seconds that it took"
@@ -77,7 +79,7 @@ def test_solved_seen_changed_and_begun_again(copy):
     done = copy.make("check", "EX=04")
     text = said(done)
     assert done.returncode == 0
-    assert text.count("✓") == 11
+    assert text.count("✓") > 10
     assert "Done: 10 of 10 points." in text
     assert "Next: make help EX=05" in text
     assert f"1 of {len(exercises())} exercises done, 10 of" in text
@@ -111,14 +113,13 @@ def test_what_failed_last_runs_first_and_keeps_what_passed_before(copy):
     again = said(copy.make("check", "EX=04"))
     assert "✓" not in again
     assert "✗ softmax survives large logits" in again
-    counts = re.search(r"^\d+ of 11 tests pass.*$", text, re.MULTILINE)[0]
-    assert counts.startswith(f"{passed} of")
+    counts = re.search(rf"^{passed} of \d+ tests pass.*$", text, re.MULTILINE)[0]
     assert counts in again
 
     copy.solve(FILE)
     text = said(copy.make("check", "EX=04"))
     assert text.index("✓ softmax") < text.index("✓ finds the names")
-    assert text.count("✓") == 11
+    assert "Done: 10 of 10 points." in text
 
 
 def test_a_forgotten_return_is_named(copy):
@@ -143,7 +144,7 @@ def test_a_failure_names_the_step_of_the_function_that_was_called():
     assert [one.line for one in found] == [2, 4, 9]
     assert step_of(find("10"), "POST /predict with an empty body").function == "predict"
     assert step_of(find("04"), "softmax([[1000, 999, 0], [-5, 0, 5]])").function == "softmax"
-    assert step_of(find("04"), "python ex04_inference.py cat.png").function == "open_session", "the first that is left"
+    assert step_of(find("04"), "python ex04_inference.py cat.png") == left(find("04"))[0], "it names no function"
     assert step_of(find("17"), "docker build").file.startswith("bentofiles/")
 
 

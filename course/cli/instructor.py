@@ -7,8 +7,8 @@ import typer
 from typer import Option
 
 from course import ROOT
-from course.cli import options
-from course.cli.options import console
+from course.base import options
+from course.student.guide import console
 from serving import Problem
 
 app = typer.Typer()

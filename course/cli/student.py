@@ -6,84 +6,25 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from rich.markup import escape
-from rich.table import Table
-from typer import Argument, Option
+from typer import Option
 
 from course import ROOT
-from course.base import manifest
-from course.base.manifest import Exercise
+from course.base import manifest, options
+from course.base.options import SOLUTIONS
 from course.base.processes import is_free
-from course.cli import models, options
-from course.cli.options import SOLUTIONS, console
+from course.cli import models
+from course.student import guide
 from serving import Problem
 
 app = typer.Typer()
-Current = Annotated[
-    Exercise | None, Argument(parser=manifest.find, envvar="EX", help="Its number; without it, the one you work on.")
-]
-
-
-@app.command("list")
-def list_exercises() -> None:
-    """List all exercises."""
-    table = Table()
-    for column in ("no.", "exercise", "points", "what to fill in"):
-        table.add_column(column)
-    part = ""
-    for exercise in manifest.exercises():
-        if exercise.part != part:
-            part = exercise.part
-            table.add_section()
-            table.add_row("", f"[bold]{escape(part)}[/]")
-        files = "\n".join(f"exercises/{file}" for file in exercise.files)
-        points = f"{exercise.points}{' extra' if exercise.optional else ''}"
-        table.add_row(exercise.number, exercise.title, points, files)
-    console.print(table)
-    console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
-
-
-@app.command()
-def show(exercise: Annotated[Exercise, Argument(parser=manifest.find, envvar="EX", help="Its number.")]) -> None:
-    """Show what an exercise asks for."""
-    from course.student import guide
-
-    guide.show_card(exercise, guide.terminal())
-
-
-@app.command()
-def check(
-    exercises: Annotated[
-        options.Sequence[Exercise] | None,
-        Argument(parser=options.several, envvar="EX", help="Exercises, such as '04 07'; without them, all you began."),
-    ] = None,
-) -> None:
-    """Run the tests on exercises/, up to the first failure of each exercise."""
-    from course.student import guide
-    from course.student.check import Stopped
-
-    try:
-        if not guide.check(exercises, guide.terminal()):
-            raise typer.Exit(1)
-    except (Stopped, KeyboardInterrupt):
-        console.print("\nStopped. Nothing was left running. The unfinished check is not recorded.")
-        raise typer.Exit(130) from None
-
-
-@app.command()
-def hint(exercise: Current = None) -> None:
-    """Show the next hint of an exercise."""
-    from course.student import guide
-
-    guide.hint(exercise, guide.terminal())
-
-
-@app.command()
-def progress() -> None:
-    """Show how far you are, from the results of the last checks."""
-    from course.student import guide
-
-    guide.show_progress(guide.terminal())
+console = guide.console
+app.command("list")(guide.list_exercises)
+app.command()(guide.show)
+app.command()(guide.check)
+app.command()(guide.hint)
+app.command("progress")(guide.show_progress)
+app.command()(guide.solution)
+app.command()(guide.reset)
 
 
 @app.command()
@@ -92,28 +33,6 @@ def watch() -> None:
     from course.student.watch import watch_exercises
 
     watch_exercises(console)
-
-
-@app.command()
-def solution(
-    exercise: Current = None,
-    force: Annotated[bool, Option("--force", envvar="FORCE", help="Also before your tests pass.")] = False,
-    diff: Annotated[bool, Option("--diff", envvar="DIFF", help="Show how your files differ from it.")] = False,
-) -> None:
-    """Show the solution of an exercise once its tests pass."""
-    from course.student import guide
-
-    guide.show_solution(exercise, force, diff, guide.terminal())
-
-
-@app.command()
-def reset(exercise: Current = None) -> None:
-    """Put the starter of an exercise back. Your own files are kept."""
-    from course.student import guide
-
-    if exercise is None:
-        raise Problem("Which exercise? make reset EX=04")
-    guide.reset(exercise, guide.terminal())
 
 
 @app.command()

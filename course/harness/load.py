@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 import httpx
@@ -49,8 +50,8 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
 
 
 @contextmanager
-def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
-    """Clients that send one request after the other during the block; each stops after an answer that is none."""
+def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options) -> Iterator[list[Answer]]:
+    """Clients that send requests during the block, pause seconds after each answer; they stop once the server ends."""
     given: list[Answer] = []
     stop = threading.Event()
 
@@ -60,6 +61,7 @@ def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Ans
                 given.append(ask(client, server, **options))
                 if given[-1].status == 0 and server.process.poll() is not None:
                     return
+                stop.wait(pause)
 
     threads = [threading.Thread(target=one_client) for _ in range(clients)]
     for thread in threads:
@@ -70,6 +72,38 @@ def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Ans
         stop.set()
         for thread in threads:
             thread.join()
+
+
+class Crowd:
+    """So many POST /classify at once, each over a connection of its own. It is there when all are sent."""
+
+    def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
+        self.answered: list[Answer] = []  # so far, in the order in which the answers came
+        self._url, self._body = httpx.URL(server.url), body
+        self._sent = threading.Semaphore(0)
+        self._pool = ThreadPoolExecutor(requests)
+        for _ in range(requests):
+            self._pool.submit(self._one)
+        all(self._sent.acquire(timeout=10) for _ in range(requests))
+
+    def _one(self) -> None:
+        begun = time.monotonic()
+        connection = HTTPConnection(self._url.host, self._url.port, timeout=120)
+        try:
+            connection.request("POST", "/classify", self._body)
+            self._sent.release()
+            response = connection.getresponse()
+            self.answered.append(Answer(begun, response.status, response.read().decode()))
+        except (OSError, HTTPException) as error:
+            self._sent.release()
+            self.answered.append(Answer(begun, 0, repr(error)))
+        finally:
+            connection.close()
+
+    def wait(self) -> list[Answer]:
+        """All answers."""
+        self._pool.shutdown()
+        return self.answered
 
 
 def tally(answered: list[Answer]) -> str:

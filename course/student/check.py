@@ -6,7 +6,6 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,44 +15,35 @@ from rich.table import Table
 from course import ROOT
 from course.base.manifest import Exercise, untouched
 from course.student import progress, steps
+from course.student.progress import Checked
 
 # The tests need only our plugin and the time limit. To look for others and to import them takes half a second.
 PLUGINS = ["-p", "no:terminal", "-p", "no:faulthandler", "-p", "pytest_timeout"]
-
-
-class Verdict(NamedTuple):
-    """What a check found."""
-
-    passed: int = 0
-    tests: int = 0
-    points: float = 0  # of the tests that passed
-    done: bool = False
-    failed: str = ""  # the test that failed: the next check runs it first
 
 
 class Stopped(Exception):
     """The student pressed Ctrl-C."""
 
 
-def check_exercise(exercise: Exercise, console: Console) -> Verdict:
-    """Print how far an exercise is, and record it.
+def check_exercise(exercise: Exercise, console: Console) -> bool:
+    """Print how far an exercise is, and record it; True if it is done.
 
     Raises:
         Stopped: the check was stopped; nothing is recorded.
     """
     console.print(f"\n[bold]{exercise.number}  {escape(exercise.title)}[/]")
-    seen = progress.fingerprint(exercise)  # now: a file that is saved during the check was not checked
+    found = Checked(fingerprint=progress.fingerprint(exercise))  # now: what is saved during the check is not checked
     last = progress.load()[exercise.number].last
     if obstacle := _obstacle(exercise):
         _show_failure(console, [("", obstacle)])
-        verdict = Verdict(failed=last.failed if last else "")
+        found.failed = last.failed if last else ""
     else:
-        verdict = _run_tests(exercise, last, console)
+        _run_tests(exercise, found, last, console)
     with progress.changing() as entries:
         entry = entries[exercise.number]
-        entry.last = progress.Checked(**verdict._asdict(), fingerprint=seen)
-        entry.solved = entry.solved or verdict.done
-    return verdict
+        entry.last = found
+        entry.solved = entry.solved or found.done
+    return found.done
 
 
 def _obstacle(exercise: Exercise) -> str | None:
@@ -84,10 +74,11 @@ def _syntax_error(path: Path) -> str | None:
     return None
 
 
-def _run_tests(exercise: Exercise, last: progress.Checked | None, console: Console) -> Verdict:
+def _run_tests(exercise: Exercise, found: Checked, last: Checked | None, console: Console) -> None:
+    """Run the tests up to the first failure, and note in `found` what came of it."""
     import pytest  # here: it takes a moment, and an obstacle does not need it
 
-    report = Report(exercise, last.failed if last else "", console)
+    report = Report(exercise, found, last.failed if last else "", console)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     for stop in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what the tests started is ended
         signal.signal(stop, signal.default_int_handler)
@@ -97,35 +88,32 @@ def _run_tests(exercise: Exercise, last: progress.Checked | None, console: Conso
     code = pytest.main([str(ROOT / exercise.test), *options], plugins=[report])
     if code == pytest.ExitCode.INTERRUPTED:
         raise Stopped
-    verdict = Verdict(report.passed, report.tests, report.points, report.passed > 0 and not code, report.failed)
-    if last and report.passed == 0 and report.failed == report.first and report.tests == last.tests:
-        # It failed again. The tests before it passed last time, and did not run now.
-        verdict = verdict._replace(passed=last.passed, points=last.points)
+    found.done = code == pytest.ExitCode.OK and found.passed > 0
+    if last and found.passed == 0 and found.failed == last.failed and found.tests == last.tests:
+        # It failed again. The tests that passed before it last time did not run now.
+        found.passed, found.points = last.passed, last.points
     console.print()
-    if verdict.done:
-        left_out = f" {report.skipped} of {report.tests} tests could not run here." if report.skipped else ""
-        console.print(f"[bold green]Done: {verdict.points:g} of {exercise.points} points.[/]{left_out}")
+    if found.done:
+        left_out = f" {report.skipped} of {found.tests} tests could not run here." if report.skipped else ""
+        console.print(f"[bold green]Done: {found.points:g} of {exercise.points} points.[/]{left_out}")
     elif code == pytest.ExitCode.OK:
         console.print("[yellow]None of the tests could run here.[/]")
     else:
-        points = f"{verdict.points:g} of {exercise.points} points"
-        left = verdict.tests - verdict.passed
-        console.print(f"{verdict.passed} of {verdict.tests} tests pass, {points}; {left} to go.")
-    return verdict
+        points = f"{found.points:g} of {exercise.points} points"
+        console.print(f"{found.passed} of {found.tests} tests pass, {points}; {found.tests - found.passed} to go.")
 
 
 class Report:
     """A pytest plugin that prints a line for each test that passed, and why the first one failed."""
 
-    def __init__(self, exercise: Exercise, first: str, console: Console) -> None:
-        self.exercise, self.first, self.console = exercise, first, console
-        self.tests = self.passed = self.skipped = 0
-        self.points = 0.0
-        self.failed = ""
+    def __init__(self, exercise: Exercise, found: Checked, first: str, console: Console) -> None:
+        """first: the test to run first."""
+        self.exercise, self.found, self.first, self.console = exercise, found, first, console
+        self.skipped = 0
 
     def pytest_collection_finish(self, session) -> None:
         """Count the tests, and move the one that failed last time to the front."""
-        self.tests = len(session.items)
+        self.found.tests = len(session.items)
         session.items.sort(key=lambda item: item.nodeid != self.first)
 
     def pytest_collectreport(self, report) -> None:
@@ -142,7 +130,7 @@ class Report:
     def pytest_runtest_logreport(self, report) -> None:
         """Print the result of one test."""
         if report.failed:
-            self.failed = report.nodeid
+            self.found.failed = report.nodeid
             self._line("[red]✗[/]", report.nodeid)
             _show_failure(self.console, self._rows(report))
         elif report.skipped:
@@ -150,8 +138,8 @@ class Report:
             self._line("[yellow]-[/]", report.nodeid)
             self.console.print(f"    {report.longrepr[2].removeprefix('Skipped: ')}", style="dim", markup=False)
         elif report.when == "call":
-            self.passed += 1
-            self.points += sum(points for name, (_, points) in report.user_properties if name == "points")
+            self.found.passed += 1
+            self.found.points += sum(points for name, (_, points) in report.user_properties if name == "points")
             self._line("[green]✓[/]", report.nodeid)
 
     def _line(self, mark: str, nodeid: str, end: str = "\n") -> None:

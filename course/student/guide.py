@@ -1,35 +1,56 @@
-"""What a student sees besides the tests: hints, progress, solutions, and what to do next."""
+"""The commands for one's own work: list, show, check, hint, progress, solution, reset."""
 
 import difflib
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
+from typer import Option
 
 from course import ROOT, STARTED
 from course.base import manifest
 from course.base.manifest import Exercise
-from course.student import progress
+from course.base.options import Number, Numbers
+from course.student import check as checks
+from course.student import progress, starters
 from serving import Problem
 
-
-def terminal() -> Console:
-    """A console that wraps lines between words on a terminal, and not at all in a file or a pipe."""
-    console = Console(highlight=False)
-    console.soft_wrap = not console.is_terminal
-    return console
+console = Console(highlight=False)
+console.soft_wrap = (
+    not console.is_terminal
+)  # lines wrap between words on a terminal, and not at all in a file or a pipe
 
 
-def show_card(exercise: Exercise, console: Console) -> None:
-    """What an exercise asks for, and the commands for it."""
-    title = f"[bold]{exercise.number}  {escape(exercise.title)}[/]  ({exercise.points} points)"
-    console.print(f"{title}\n\n{escape(exercise.goal)}\n")
+def list_exercises() -> None:
+    """List all exercises."""
+    table = Table()
+    for column in ("no.", "exercise", "points", "what to fill in"):
+        table.add_column(column)
+    part = ""
+    for exercise in manifest.exercises():
+        if exercise.part != part:
+            part = exercise.part
+            table.add_section()
+            table.add_row("", f"[bold]{escape(part)}[/]")
+        points = f"{exercise.points}{' extra' if exercise.optional else ''}"
+        table.add_row(
+            exercise.number, exercise.title, points, "\n".join(f"exercises/{file}" for file in exercise.files)
+        )
+    console.print(table)
+    console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
+
+
+def show(exercise: Number = None) -> None:
+    """Show what an exercise asks for, and the commands for it."""
+    exercise = exercise or progress.current()
+    console.print(_title(exercise) + f"  ({exercise.points} points)\n\n{escape(exercise.goal)}\n")
     for file in exercise.files:
         console.print(f"Fill in   exercises/{file}")
     console.print(f"Try it    {escape(exercise.run)}")
@@ -38,23 +59,30 @@ def show_card(exercise: Exercise, console: Console) -> None:
     console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")
 
 
-def check(exercises: Sequence[Exercise] | None, console: Console) -> bool:
-    """Check these exercises, or all that were begun; True if every one of them is done."""
-    from course.student.check import check_exercise
+def _title(exercise: Exercise) -> str:
+    return f"[bold]{exercise.number}  {escape(exercise.title)}[/]"
 
+
+def check(exercises: Numbers = None) -> None:
+    """Run the tests on exercises/, up to the first failure of each exercise."""
     chosen = exercises or manifest.exercises()
     begun = [exercise for exercise in chosen if exercises or not manifest.untouched(exercise)]
-    done = [exercise for exercise in begun if check_exercise(exercise, console).done]
+    try:
+        done = [exercise for exercise in begun if checks.check_exercise(exercise, console)]
+    except (checks.Stopped, KeyboardInterrupt):
+        console.print("\nStopped. Nothing was left running. The unfinished check is not recorded.")
+        raise typer.Exit(130) from None
     if new := [exercise.number for exercise in chosen if exercise not in begun]:
         console.print(f"\nNot begun: {', '.join(new)}")
-    _show_next(console, chosen[0] if len(chosen) == 1 else None)
+    _show_next(chosen[0] if len(chosen) == 1 else None)
     console.print()
-    _show_total(console)
+    _show_total()
     console.print(f"[dim]{time.perf_counter() - STARTED:.1f} s[/]")
-    return len(done) == len(chosen)
+    if len(done) < len(chosen):
+        raise typer.Exit(1)
 
 
-def _show_next(console: Console, exercise: Exercise | None) -> None:
+def _show_next(exercise: Exercise | None) -> None:
     """What to do after a check of one exercise, or of several (None)."""
     entries = progress.load()
     if exercise is None:
@@ -72,7 +100,7 @@ def _show_next(console: Console, exercise: Exercise | None) -> None:
         console.print(f"Then again: make check EX={exercise.number}")
 
 
-def _show_total(console: Console) -> None:
+def _show_total() -> None:
     """How far along: exercises, points, and, on a terminal, a bar."""
     entries, known = progress.load(), manifest.exercises()
     done = sum(progress.is_done(one, entries) for one in known)
@@ -89,14 +117,14 @@ def _show_total(console: Console) -> None:
         console.print(words)
 
 
-def hint(exercise: Exercise | None, console: Console) -> None:
-    """Open the next hint of an exercise; None is the one the student works on."""
+def hint(exercise: Number = None) -> None:
+    """Show the next hint of an exercise."""
     exercise = exercise or progress.current()
     with progress.changing() as entries:
         entry, total = entries[exercise.number], len(exercise.hints)
         new = min(entry.hints + 1, total) if entry.hints < total else 0
         opened = entry.hints = min(entry.hints + 1, total)
-    console.print(f"\n[bold]{exercise.number}  {escape(exercise.title)}[/]")
+    console.print(f"\n{_title(exercise)}")
     for i, text in enumerate(exercise.hints[:opened], 1):
         console.print(f"\n[bold]Hint {i} of {total}[/]" if i == new else f"\n[dim]Hint {i}[/]")
         text = Markdown(text) if console.is_terminal else text
@@ -109,8 +137,8 @@ def hint(exercise: Exercise | None, console: Console) -> None:
         console.print(f"To see the solution anyway: make solution EX={exercise.number} FORCE=1")
 
 
-def show_progress(console: Console) -> None:
-    """Every exercise with what its last check found."""
+def show_progress() -> None:
+    """Show how far you are, from the results of the last checks."""
     entries = progress.load()
     part = ""
     for exercise in manifest.exercises():
@@ -122,7 +150,7 @@ def show_progress(console: Console) -> None:
         hints = f", {entry.hints} hint{'s' if entry.hints > 1 else ''}" if entry.hints else ""
         console.print(f"  {mark} {exercise.number}  {escape(exercise.name):18} {words}{hints}")
     console.print()
-    _show_total(console)
+    _show_total()
     exercise = progress.current()
     if not progress.is_done(exercise, entries):
         console.print(f"Next: make help EX={exercise.number} ({escape(exercise.title)})")
@@ -142,12 +170,12 @@ def _state(exercise: Exercise, last: progress.Checked | None) -> tuple[str, str]
     return ("[green]✓[/]" if last.done else "[red]✗[/]"), found
 
 
-def show_solution(exercise: Exercise | None, force: bool, diff: bool, console: Console) -> None:
-    """Print the solution of an exercise, or how the student's files differ from it.
-
-    Raises:
-        Problem: the exercise never passed its tests, and force is not set.
-    """
+def solution(
+    exercise: Number = None,
+    force: Annotated[bool, Option("--force", envvar="FORCE", help="Also before your tests pass.")] = False,
+    diff: Annotated[bool, Option("--diff", envvar="DIFF", help="Show how your files differ from it.")] = False,
+) -> None:
+    """Show the solution of an exercise once its tests pass."""
     exercise = exercise or progress.current()
     entry = progress.load()[exercise.number]
     if not (entry.solved or force):
@@ -162,9 +190,9 @@ def show_solution(exercise: Exercise | None, force: bool, diff: bool, console: C
         shown = str(path.relative_to(ROOT))
         if diff:
             text = _difference(ROOT / "exercises" / file, path)
-            _show_code(console, f"exercises/{file} → {shown}", text or "No difference.\n", "diff")
+            _show_code(f"exercises/{file} → {shown}", text or "No difference.\n", "diff")
         else:
-            _show_code(console, shown, path.read_text(), Syntax.guess_lexer(shown))
+            _show_code(shown, path.read_text(), Syntax.guess_lexer(shown))
     if not diff:
         again = "" if entry.solved else " FORCE=1"
         console.print(f"To compare it with yours: make solution EX={exercise.number} DIFF=1{again}")
@@ -177,7 +205,7 @@ def _difference(own: Path, solved: Path) -> str:
     return "".join(difflib.unified_diff(before, after, str(own.relative_to(ROOT)), solved.name))
 
 
-def _show_code(console: Console, title: str, text: str, lexer: str) -> None:
+def _show_code(title: str, text: str, lexer: str) -> None:
     """Code in colours on a terminal, unchanged in a pipe."""
     if console.is_terminal:
         console.rule(escape(title))
@@ -186,10 +214,10 @@ def _show_code(console: Console, title: str, text: str, lexer: str) -> None:
         console.file.write(f"# {title}\n{text}")
 
 
-def reset(exercise: Exercise, console: Console) -> None:
-    """Put the starter of an exercise back, and say where the student's own files are now."""
-    from course.student import starters
-
+def reset(exercise: Number = None) -> None:
+    """Put the starter of an exercise back. Your own files are kept."""
+    if exercise is None:
+        raise Problem("Which exercise? make reset EX=04")
     changed = starters.reset(exercise)
     if not changed:
         files = " and ".join(f"exercises/{file}" for file in exercise.files)
@@ -197,6 +225,5 @@ def reset(exercise: Exercise, console: Console) -> None:
     for file, kept in changed:
         console.print(f"[green]exercises/{file} is the starter again.[/]")
         if kept:
-            console.print(
-                f"Your file is kept. To take it back:\ncp {kept.relative_to(ROOT)} exercises/{file}", soft_wrap=True
-            )
+            take_back = f"cp {kept.relative_to(ROOT)} exercises/{file}"
+            console.print(f"Your file is kept. To take it back:\n{take_back}", soft_wrap=True)

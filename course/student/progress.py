@@ -25,12 +25,12 @@ FILE = FOLDER / "progress.json"
 class Checked(BaseModel):
     """What the last check of an exercise found."""
 
-    passed: int
-    tests: int
-    points: float  # of the tests that passed
-    done: bool
-    failed: str = ""  # the test that failed
     fingerprint: str  # of the files that were checked, and of their tests
+    tests: int = 0
+    passed: int = 0
+    points: float = 0  # of the tests that passed
+    failed: str = ""  # the test that failed: the next check runs it first
+    done: bool = False
     when: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 

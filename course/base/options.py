@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
-from typer import Option
+from typer import Argument, Option
 
 from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise
 from serving import Problem
 
-console = Console(highlight=False, soft_wrap=True)
 SOLUTIONS = ROOT / "solutions"
 
 
@@ -29,6 +27,13 @@ def images(files: str) -> list[Path]:
     return paths
 
 
+Number = Annotated[
+    Exercise | None, Argument(parser=manifest.find, envvar="EX", help="Its number; without it, the one you work on.")
+]
+Numbers = Annotated[
+    Sequence[Exercise] | None,
+    Argument(parser=several, envvar="EX", help="Exercises, such as '04 07'; without them, all that you began."),
+]
 One = Annotated[Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", help="The number of an exercise.")]
 Several = Annotated[
     Sequence[Exercise] | None, Option("--ex", parser=several, envvar="EX", help="Exercises, such as '04 07'.")

@@ -22,14 +22,11 @@ def transformed(image_paths: list[Path]) -> list[np.ndarray]:
     return [transform(Image.open(path))[None].numpy() for path in image_paths]
 
 
-def random_checkpoint(path: Path, seed: int = 11, value: float | None = None) -> Path:
-    """Save the state of a random resnet18, every weight set to value where one is given."""
-    torch.manual_seed(seed)
-    state = torchvision.models.resnet18(weights=None).state_dict()
+def random_checkpoint(path: Path, architecture: str = "resnet18", value: float | None = None) -> Path:
+    """Save the state of a random classifier, every weight set to value where one is given."""
+    torch.manual_seed(11)
+    state = torchvision.models.get_model(architecture, weights=None).state_dict()
     if value is not None:
-        state = {
-            name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor
-            for name, tensor in state.items()
-        }
+        state = {name: torch.full_like(one, value) if one.is_floating_point() else one for name, one in state.items()}
     torch.save(state, path)
     return path

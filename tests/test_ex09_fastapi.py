@@ -75,7 +75,7 @@ def test_classify_says_where_the_weights_came_from(server):
         response.status_code == 200 and response.json().get("weights") == "random seed 7",
         called="curl --data-binary @data/cat.png .../classify",
         got=f"{response.status_code} {response.text[:300]}",
-        expected='{"predictions": [...], "weights": "random seed 7"}: whoever sees these labels must know',
+        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
         hint=f"weights(session) reads it from the model's metadata; RequestLimits lets curl's bodies through.{server.last_words()}",
     )
 
@@ -340,7 +340,7 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 @pytest.mark.points(0.5)
 def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
+    """An import of torch or torchvision finds these modules instead, which end the program."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}

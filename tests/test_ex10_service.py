@@ -108,7 +108,7 @@ def test_classify_says_where_the_weights_came_from(server):
         isinstance(got, dict) and got.get("weights") == "random seed 7",
         called="POST /classify with cat.png",
         got=got,
-        expected='{"predictions": [...], "weights": "random seed 7"}: whoever sees these labels must know',
+        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
         hint=f"weights(session) reads it from the model's metadata.{server.last_words()}",
     )
 
@@ -187,7 +187,7 @@ def test_never_fetches_a_url_for_a_caller(server, proxy):
         called="POST /classify and /predict with the address of an image, as text, JSON and form",
         got=f"{len(asked)} connections to a private address, {len(proxy[1])} to any other",
         expected="none: only a caller named these addresses",
-        hint="take bytes, not Path or Image, for which BentoML fetches what it is told to",
+        hint="take bytes; for an argument of type Path or Image, BentoML fetches any URL that it is given",
     )
     assert_still_serves(server, "after URLs")
 
@@ -205,7 +205,7 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
 
 @pytest.mark.points(0.5)
 def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
+    """An import of torch or torchvision finds these modules instead, which end the program."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}

@@ -125,7 +125,7 @@ def test_classify_answers_the_five_best_labels(server, small_session, image):
 
 
 @pytest.mark.points(2.5)
-def test_everybody_gets_the_answer_to_his_own_images(working, small_session):
+def test_each_caller_gets_the_answer_to_their_own_images(working, small_session):
     """1 to 16 images from each of 16 callers, 136 in all: batches are joined, split at their limit, and taken apart."""
     sizes = np.random.default_rng(0).permutation(np.arange(1, 17))
     images = np.split(different_images(136), np.cumsum(sizes)[:-1])

@@ -78,7 +78,7 @@ def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
 
 @pytest.mark.points(1)
 def test_timing_shows_that_both_run_at_the_same_time(server):
-    """With an image that takes each model a second; and with one that takes none, lest the times be made up."""
+    """With an image that takes each model a second, and with a quick one: made-up times do not fit both."""
     for image, least in ((WHITE, 50), (CAT.read_bytes(), 0)):
         begun = time.monotonic()
         response = server.request("POST", "/classify", content=image)

@@ -29,7 +29,7 @@ def server(submission, models_dir):
         yield running
 
 
-def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
+def test_each_caller_gets_the_answer_to_their_own_image_among_bad_ones(each):
     coffee = (ROOT / "data" / "coffee.png").read_bytes()
     alone = {body: each.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
     bodies = 15 * [CAT, coffee, b"not an image", b""]
@@ -62,7 +62,7 @@ def test_the_largest_batch_is_taken(each):
     assert np.array(response.json()).shape == (16, 1000)
 
 
-def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(each):
+def test_a_caller_who_reads_only_after_sending_sees_why_they_were_refused(each):
     """A body that is too large is not answered with a broken pipe while it is still being sent."""
     connection = http.client.HTTPConnection(each.url.removeprefix("http://"), timeout=60)
     connection.request("POST", "/classify", body=bytes(100 * 2**20))

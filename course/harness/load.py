@@ -1,4 +1,4 @@
-"""Clients that keep a service busy, and what their requests came to."""
+"""Clients that keep a service busy, and the answers to their requests."""
 
 import threading
 import time
@@ -21,11 +21,11 @@ CAT = (ROOT / "data" / "cat.png").read_bytes()
 
 
 class Answer(NamedTuple):
-    """What one request came to."""
+    """The answer to one request."""
 
     begun: float  # time.monotonic()
     status: int  # 0: no answer
-    text: str  # the answer's body, or why there was none
+    text: str  # the answer's body, or why there is none
 
 
 def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:

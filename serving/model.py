@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def open_model(
     Args:
         path: an ONNX file.
         threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
-        providers: execution providers in order of preference.
+        providers: execution providers in order of preference. Without a warning, the session has those that there are.
 
     Raises:
         BadModel: missing, not an ONNX model, other inputs or outputs than the contract's, no labels.
@@ -54,8 +55,11 @@ def open_model(
         raise BadModel(f"There is no model at {path}. Run `{_export_command(path)}` first.")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if "CUDAExecutionProvider" in providers and "CUDAExecutionProvider" in ort.get_available_providers():
+        ort.preload_dlls()  # CUDA and cuDNN from pip's packages, where the system has none
     try:
-        session = ort.InferenceSession(path, options, providers=list(providers))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a provider that cannot be had
+            session = ort.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
         reason = str(error).splitlines()[0]
         raise BadModel(f"{path} cannot be loaded: {reason}. Run `{_export_command(path)}` to make it anew.") from error

@@ -11,8 +11,9 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType, DType, Shape
 from pydantic import BeforeValidator
 
-from serving.http import RequestLimits, log_client_errors_in_one_line
+from serving.bentoml_repairs import log_client_errors_in_one_line
 from serving.images import BadImage, open_image, preprocess
+from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
 from serving.tensors import as_batch
 

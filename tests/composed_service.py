@@ -26,7 +26,7 @@ def assert_answers_all(server: Server, requests: int = 400) -> None:
         called=f"{requests} POST /classify from {CLIENTS} clients",
         got=tally(answered),
         expected="200 for all of them",
-        hint=f'runner_connection={{"max_requests": 1_000_000, "max_age": 86400.0}} on each dependency.{server.last_words()}',
+        hint=f"finish(ImageClassifierService), from serving.service, keeps the connections between services open.{server.last_words()}",
     )
 
 
@@ -44,7 +44,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
         called=f"GET /readyz and /livez while the worker of {service} stands still (kill -STOP)",
         got=statuses,
         expected="503 and 200, each within 8 s",
-        hint="async def __is_ready__(self): return await all_ready(...), from serving.http, with every dependency",
+        hint="async def __is_ready__(self): return await all_ready(...), from serving.service, with every dependency",
     )
     if not wait_until(lambda: httpx.get(f"{server.url}/readyz", timeout=20).is_success, seconds=20):
         fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
@@ -99,7 +99,7 @@ def assert_refuses_in_one_sentence(server: Server) -> None:
         called="POST /classify with b'not an image'",
         got=f"{response.status_code} {response.text[:300]}",
         expected="400, and the sentence of open_image, without JSON in it",
-        hint=f"reason(error), from serving.http, is the sentence with which a dependency refused.{server.last_words()}",
+        hint=f"reason(error), from serving.service, is the sentence with which a dependency refused.{server.last_words()}",
     )
 
 

@@ -61,7 +61,7 @@ def test_says_so_at_start_and_warns_where_it_is_no_gpu(server):
         called="bentoml serve",
         got=f"{len(lines)} lines in the log that name {HERE}: {lines}",
         expected="one: a WARNING, where it is not CUDAExecutionProvider, that names both, and why_not()",
-        hint="log.warning(...) in check_provider(), which runs once, not in __init__, which runs in every worker",
+        hint="log.warning(...) in check_model(), which runs once, not in __init__, which runs in every worker",
     )
 
 
@@ -80,7 +80,7 @@ def assert_refuses_to_start(submission: Submission, env: dict[str, str], says: s
             called=f"bentoml serve, where it should say: {says} ...",
             got=f"exit code {code}.{server.last_words()}",
             expected="a non-zero exit code, and one sentence that says what cannot be had",
-            hint="in open_session() raise BadModel; check_provider() makes it a BentoMLException, which ends the start",
+            hint="in open_session() raise BadModel; check_model() makes it a BentoMLException, which ends the start",
         )
 
 

@@ -14,7 +14,6 @@ import os
 import pkgutil
 import socket
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ import bentoml
 import uvicorn
 from aiohttp import ClientError
 from bentoml.exceptions import BentoMLException
-from circus.sockets import CircusSocket
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -43,7 +41,7 @@ def apply(service: "bentoml.Service") -> None:
     services = service.all_services().values()
     if len(services) > 1:
         keep_socket_paths_short()
-    if service.config.get("workers", 1) != 1 and sys.platform == "linux":
+    if service.config.get("workers", 1) != 1:
         spread_connections()
     if any(api.batchable for one in services for api in one.apis.values()):
         batch_without_waiting()
@@ -90,6 +88,7 @@ def repair(needs: dict[str, list[str]], otherwise: Callable = lambda *_, **__: N
     return decorate
 
 
+@functools.cache  # what a repair has patched looks different afterwards
 def _fits(name: str) -> bool:
     try:
         return all(
@@ -159,50 +158,50 @@ def keep_socket_paths_short() -> None:
         tempfile.tempdir = "/tmp"
 
 
-@repair(
-    {
-        "circus.sockets:CircusSocket": [
-            "def bind_and_listen(self)",
-            "self.is_unix",
-            "self.bind((self.host, self.port))",
-        ],
-        "uvicorn:Server.startup": ["await self.lifespan.startup()", "for sock in sockets:"],
-    }
-)
+@repair({"uvicorn:Server.startup": ["await self.lifespan.startup()", "for sock in sockets:", "self.servers"]})
 def spread_connections() -> None:
-    """Give each worker a socket of its own beside the one that all share: the kernel spreads connections over them.
-
-    A worker opens its own when it is ready, so nobody waits for one that starts. Linux alone spreads (SO_REUSEPORT).
+    """Let a worker take connections one at a time, and pause the longer the more it has: others then take theirs.
 
     Without it: the worker that wakes first takes what has arrived, and keep-alive connections stay with it. Of 32 clients
-    that came at once one of two workers got all in 5 of 12 tries on a busy machine: half the throughput.
-    Seen in: BentoML 1.4.39, uvicorn 0.54.0. Can go when: BentoML has a setting for SO_REUSEPORT.
+    that came at once one of two workers got all in 5 of 12 tries on a busy machine: half the throughput. A socket for
+    each worker (SO_REUSEPORT) would spread them as well, but one that hangs would keep its part waiting.
+    Seen in: uvicorn 0.54.0, uvloop 0.23.0. Can go when: uvicorn spreads connections over the workers of a socket.
     """
-    bind, startup = CircusSocket.bind_and_listen, uvicorn.Server.startup
+    startup = uvicorn.Server.startup
 
-    def bind_shared(shared: CircusSocket) -> None:
-        if not shared.is_unix:
-            with socket.socket(shared.family) as taken:  # SO_REUSEPORT would let a second server in on a taken port
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                taken.bind((shared.host, shared.port))
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bind(shared)
+    async def start_taking_turns(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        await startup(server, [])
+        server.servers = [_TakingTurns(server, one) for one in sockets or []]
 
-    async def start_with_own(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
-        load = server.lifespan.startup
+    uvicorn.Server.startup = start_taking_turns
 
-        async def load_then_listen() -> None:
-            await load()
-            for shared in [one for one in sockets or [] if one.family != socket.AF_UNIX]:
-                own = socket.socket(shared.family)
-                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                own.bind(shared.getsockname())
-                sockets.append(own)
 
-        server.lifespan.startup = load_then_listen
-        await startup(server, sockets)
+class _TakingTurns:
+    """What accepts the connections of one socket, as uvicorn starts and closes it."""
 
-    CircusSocket.bind_and_listen, uvicorn.Server.startup = bind_shared, start_with_own
+    def __init__(self, server: uvicorn.Server, shared: socket.socket) -> None:
+        self.server, self.shared = server, shared
+        shared.setblocking(False)
+        self.task = asyncio.create_task(self.accept())
+
+    async def accept(self) -> None:
+        loop, config, state = asyncio.get_running_loop(), self.server.config, self.server.server_state
+        options = {"config": config, "server_state": state, "app_state": self.server.lifespan.state}
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self.shared)
+                await loop.connect_accepted_socket(
+                    lambda: config.http_protocol_class(**options), connection, ssl=config.ssl
+                )
+            except OSError as error:  # the caller has gone; or there are too many open files
+                logger.warning("A connection could not be accepted: %s", error)
+            await asyncio.sleep(min(0.005, 0.0002 * len(state.connections)))
+
+    def close(self) -> None:
+        self.task.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait([self.task])
 
 
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})

@@ -135,23 +135,9 @@ def samples(ends: list[float], seconds: list[float], failures: dict | None = Non
 
 
 def snapshots(batches_before: dict | None = None, batches_after: dict | None = None) -> tuple[dict, dict]:
-    before = {
-        "time": 10.0,
-        "server": 5.0,
-        "client": 1.0,
-        "all": 50.0,
-        "megabytes": 300.0,
-        "batches": batches_before or {},
-    }
-    after = {
-        "time": 20.0,
-        "server": 24.0,
-        "client": 2.0,
-        "all": 75.0,
-        "megabytes": 280.0,
-        "batches": batches_after or {},
-    }
-    return before, after
+    before = {"time": 10.0, "server": 5.0, "client": 1.0, "all": 50.0, "megabytes": 300.0}
+    after = {"time": 20.0, "server": 24.0, "client": 2.0, "all": 75.0, "megabytes": 280.0}
+    return before | {"batches": batches_before or {}}, after | {"batches": batches_after or {}}
 
 
 def test_a_request_counts_as_much_as_it_lies_within_the_window():
@@ -216,9 +202,9 @@ def test_speed_is_compared_only_where_answers_agree():
             require_equal("10", payload, text, expected)
 
 
-def test_the_session_alone_runs_each_size_of_batch(models_dir, tmp_path):
+def test_the_session_alone_runs_each_size_of_batch(models_dir):
     job = {"model": str(models_dir / "resnet18.onnx"), "threads": 1, "batches": [1, 3], "window": 0.1}
-    rates = without_server(job, tmp_path)["rates"]
+    rates = without_server(job)["rates"]
     assert rates.keys() == {"1", "3"}
     assert all(rate > 0 for rate in rates.values())
 

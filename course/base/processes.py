@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -142,6 +142,19 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
+
+
+def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
+    """Seconds of processor time and megabytes of resident memory, of those that still run.
+
+    Memory that several of them share counts for each.
+    """
+    seconds = megabytes = 0.0
+    for process in processes:
+        with suppress(psutil.Error):
+            times, memory = process.cpu_times(), process.memory_info()
+            seconds, megabytes = seconds + times.user + times.system, megabytes + memory.rss / 1e6
+    return seconds, megabytes
 
 
 def left_behind(process: subprocess.Popen, patience: float = 5) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""Exercise 01's solution where the network, the disk or its user fail."""
+"""The solution of exercise 01 without a network, where it cannot write, and with wrong arguments."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def run(submission, tmp_path: Path, *arguments: object, cached: Path | None = None):
-    """Export to tmp_path without a network; cached: a file to find where downloads of ImageNet weights are kept."""
+    """Export to tmp_path without a network; cached: a file to put where torchvision looks for ImageNet weights."""
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     if cached:
@@ -44,7 +44,7 @@ def test_auto_takes_random_weights_without_a_network_and_says_so(submission, tmp
 
 
 def test_auto_takes_imagenet_weights_where_they_can_be_had(submission, reference, tmp_path):
-    """A random checkpoint under the downloaded file's name stands in for the download, which is not reachable everywhere."""
+    """A random checkpoint with the name of the download stands in for it: it cannot be downloaded everywhere."""
     stand_in = reference.call("reference.py", "random_checkpoint", path=tmp_path / "stand_in.pth", timeout=60)
     done = run(submission, tmp_path, cached=stand_in)
     assert done.code == 0, done.output
@@ -125,7 +125,7 @@ def test_an_export_without_external_data_clears_the_old_one_away(submission, tmp
 
 
 def test_no_path_of_this_machine_is_in_what_is_exported(models_dir):
-    """These files travel: into images, to whoever serves them."""
+    """Others get these files, in images too."""
     for path in (models_dir / "resnet18.onnx", program(models_dir)):
         content = path.read_bytes()
         assert sys.prefix.encode() not in content, path

@@ -1,4 +1,4 @@
-"""The solutions of exercises 09 and 10 where many call them at once, send all that they take, or more."""
+"""The solutions of exercises 09 and 10 under many requests at once, with the largest bodies, and with larger ones."""
 
 import asyncio
 import http.client
@@ -22,7 +22,7 @@ def application(submission, models_dir):
 
 @pytest.fixture(scope="module", params=["application", "server"])
 def each(request):
-    """Both, one after the other."""
+    """Each of the two."""
     return request.getfixturevalue(request.param)
 
 
@@ -33,7 +33,7 @@ def server(submission, models_dir):
 
 
 def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple[bytes, httpx.Response]]:
-    """Send all requests at the same time; each answer with the body that it is the answer to."""
+    """Send all requests at the same time; each response with the body that was sent."""
 
     async def all_of_them() -> list[tuple[bytes, httpx.Response]]:
         limits = httpx.Limits(max_connections=number)
@@ -47,7 +47,7 @@ def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple
     return asyncio.run(all_of_them())
 
 
-def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
+def test_each_caller_gets_the_answer_to_their_own_image_among_bad_ones(each):
     coffee = (ROOT / "data" / "coffee.png").read_bytes()
     alone = {body: each.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
     for body, response in send_at_once(each, 60, [CAT, coffee, b"not an image", b""]):
@@ -59,9 +59,9 @@ def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
 
 
 def test_more_than_it_holds_is_answered_429(server):
-    """256 may wait; of 500 at once, every one is answered, and those that were too many at once are told so.
+    """Up to 256 requests may wait. Of 500 at once each is answered, those beyond the limit with 429.
 
-    A machine that is busy with other things may need more than the 30 s that a request has: 504.
+    On a busy machine a request may take longer than its 30 s: 504.
     """
     answers = [response for _, response in send_at_once(server, 500, [CAT])]
     statuses = Counter(response.status_code for response in answers)
@@ -79,8 +79,8 @@ def test_the_largest_batch_is_taken(each):
     assert np.array(response.json()).shape == (16, 1000)
 
 
-def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(each):
-    """A body that is too large is not answered with a broken pipe while it is still being sent."""
+def test_a_caller_who_reads_only_after_sending_sees_why_it_was_refused(each):
+    """A body that is too large gets an answer, not a broken pipe while the client still sends it."""
     connection = http.client.HTTPConnection(each.url.removeprefix("http://"), timeout=60)
     connection.request("POST", "/classify", body=bytes(100 * 2**20))
     response = connection.getresponse()
@@ -93,6 +93,6 @@ def test_an_empty_body_is_called_empty(each):
 
 
 def test_what_curl_sends_unless_told_otherwise_is_taken(each):
-    """`curl --data-binary` calls any body a form."""
+    """`curl --data-binary` says that any body is a form."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert each.request("POST", "/classify", content=CAT, headers=form).status_code == 200

@@ -13,26 +13,20 @@ from course.base import manifest, options
 from course.base.options import SOLUTIONS
 from course.base.processes import is_free
 from course.cli import models
-from course.student import guide
+from course.student import guide, watch
 from serving import Problem
 
 app = typer.Typer()
 console = guide.console
+Payload = Literal["image", "json", "npy"]
 app.command("list")(guide.list_exercises)
 app.command()(guide.show)
 app.command()(guide.check)
 app.command()(guide.hint)
 app.command("progress")(guide.show_progress)
+app.command("watch")(watch.watch_exercises)
 app.command()(guide.solution)
 app.command()(guide.reset)
-
-
-@app.command()
-def watch() -> None:
-    """Check each exercise whose file you save, until Ctrl-C."""
-    from course.student.watch import watch_exercises
-
-    watch_exercises(console)
 
 
 @app.command()
@@ -92,9 +86,13 @@ def serve(exercise: options.One = "10", port: options.Port = 3000, folder: optio
 
 
 @app.command()
-def client(images: options.Images = "data/cat.png data/coffee.png", port: options.Port = 3000) -> None:
+def client(
+    images: options.Images = "data/cat.png data/coffee.png",
+    port: options.Port = 3000,
+    folder: options.Folder = SOLUTIONS,
+) -> None:
     """Classify image files with the running service."""
-    become("solutions/ex10_client.py", *map(str, images), "--url", f"http://localhost:{port}")
+    become(str(folder / "ex10_client.py"), *map(str, images), "--url", f"http://localhost:{port}")
 
 
 def become(*words: str) -> NoReturn:
@@ -105,19 +103,10 @@ def become(*words: str) -> NoReturn:
 @app.command()
 def loadtest(
     exercise: options.One = None,
-    services: Annotated[
-        str, Option(envvar="SERVICES", help="Exercises and their variables: '10 13:WORKERS=4,THREADS=0'.")
-    ] = "",
-    payload: Annotated[
-        Literal["image", "json", "npy"] | None, Option(envvar="PAYLOAD", help="What each request contains.")
-    ] = None,
-    users: Annotated[
-        int | None,
-        Option(min=1, max=1000, envvar="USERS", help="How many requests at the same time.", show_default="32"),
-    ] = None,
-    duration: Annotated[
-        int, Option(min=1, max=600, envvar="DURATION", help="Seconds to measure each service, in each round.")
-    ] = 10,
+    services: Annotated[str, Option(envvar="SERVICES", help="What to compare: '10 13:WORKERS=4,THREADS=0'.")] = "",
+    payload: Annotated[Payload | None, Option(envvar="PAYLOAD", help="What each request contains.")] = None,
+    users: Annotated[int | None, Option(min=1, max=1000, envvar="USERS", help="Requests at the same time.")] = None,
+    duration: Annotated[int, Option(min=1, max=600, envvar="DURATION", help="Seconds for each turn.")] = 10,
     rounds: options.Rounds = 2,
     folder: options.Folder = SOLUTIONS,
     output: Annotated[Path | None, Option(help="Where the report goes.", show_default="reports/loadtest/")] = None,

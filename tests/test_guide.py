@@ -143,6 +143,11 @@ def test_a_failure_names_the_step_of_the_function_that_was_called():
     ]
     assert [one.line for one in found] == [2, 4, 9]
     assert step_of(find("10"), "POST /predict with an empty body").function == "predict"
+    for exercise in exercises():
+        todo = left(exercise)
+        for step in (one for one in todo if one.function):
+            first = next(one for one in todo if one.function == step.function)
+            assert step_of(exercise, f"{step.function}(1) in {step.file}") == first
     assert step_of(find("04"), "softmax([[1000, 999, 0], [-5, 0, 5]])").function == "softmax"
     assert step_of(find("04"), "python ex04_inference.py cat.png") == left(find("04"))[0], "it names no function"
     assert step_of(find("17"), "docker build").file.startswith("bentofiles/")

@@ -12,12 +12,11 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
-from typer import Option
+from typer import Argument, Option
 
 from course import ROOT, STARTED
 from course.base import manifest
 from course.base.manifest import Exercise
-from course.base.options import Number, Numbers
 from course.student import check as checks
 from course.student import progress, starters
 from serving import Problem
@@ -25,6 +24,11 @@ from serving import Problem
 console = Console(highlight=False)
 # On a terminal lines wrap between words, in a file or a pipe they do not wrap.
 console.soft_wrap = not console.is_terminal
+
+Number = Annotated[
+    Exercise | None,
+    Argument(parser=manifest.find, envvar="EX", metavar="NUMBER", help="Without it, the exercise that you work on."),
+]
 
 
 def list_exercises() -> None:
@@ -61,7 +65,17 @@ def _title(exercise: Exercise) -> str:
     return f"[bold]{exercise.number}  {escape(exercise.title)}[/]"
 
 
-def check(exercises: Numbers = None) -> None:
+def check(
+    exercises: Annotated[
+        list | None,
+        Argument(
+            parser=manifest.find_several,
+            envvar="EX",
+            metavar="NUMBERS",
+            help="Such as '04 07'. Without any: all that you began.",
+        ),
+    ] = None,
+) -> None:
     """Run the tests on exercises/, up to the first failure of each exercise."""
     chosen = exercises or manifest.exercises()
     begun = [exercise for exercise in chosen if exercises or not manifest.untouched(exercise)]

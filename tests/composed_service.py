@@ -18,11 +18,6 @@ WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
 
 
-def big_image() -> bytes:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    return encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-
-
 def assert_answers_all(server: Server, requests: int = 400) -> None:
     """So many requests from CLIENTS clients at once, and not one that fails."""
     answered = answers(server, requests, body=GREY)
@@ -31,7 +26,7 @@ def assert_answers_all(server: Server, requests: int = 400) -> None:
         called=f"{requests} POST /classify from {CLIENTS} clients",
         got=tally(answered),
         expected="200 for all of them",
-        hint=f'runner_connection={{"max_requests": 1_000_000, "max_age": 86400.0}} on each dependency.{server.last_words()}',
+        hint=f"finish(ImageClassifierService), from serving.service, keeps the connections between services open.{server.last_words()}",
     )
 
 
@@ -49,7 +44,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
         called=f"GET /readyz and /livez while the worker of {service} stands still (kill -STOP)",
         got=statuses,
         expected="503 and 200, each within 8 s",
-        hint="async def __is_ready__(self): return await all_ready(...), from serving.http, with every dependency",
+        hint="async def __is_ready__(self): return await all_ready(...), from serving.service, with every dependency",
     )
     if not wait_until(lambda: httpx.get(f"{server.url}/readyz", timeout=20).is_success, seconds=20):
         fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
@@ -87,17 +82,24 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
     )
 
 
+def assert_listens_while_decoding(server: Server) -> None:
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
+
+
 def assert_refuses_in_one_sentence(server: Server) -> None:
     response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
     expect(
         response.status_code == 400
-        and "got 12 bytes that are none" in response.text
+        and "these 12 bytes are not an image" in response.text
         and response.text.count("error") == 1
         and "\\" not in response.text,
         called="POST /classify with b'not an image'",
         got=f"{response.status_code} {response.text[:300]}",
         expected="400, and the sentence of open_image, without JSON in it",
-        hint=f"reason(error), from serving.http, is the sentence with which a dependency refused.{server.last_words()}",
+        hint=f"reason(error), from serving.service, is the sentence with which a dependency refused.{server.last_words()}",
     )
 
 

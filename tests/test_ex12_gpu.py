@@ -7,14 +7,12 @@ import onnxruntime as ort
 import pytest
 from bad_input import CAT, COFFEE
 from image_service import (
-    assert_classified,
+    assert_classifies,
     assert_predicts,
     assert_refuses_bad_images,
     assert_refuses_bad_tensors,
-    best_five,
     tensor,
 )
-from PIL import Image
 from small_models import small_model
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
@@ -63,7 +61,7 @@ def test_says_so_at_start_and_warns_where_it_is_no_gpu(server):
         called="bentoml serve",
         got=f"{len(lines)} lines in the log that name {HERE}: {lines}",
         expected="one: a WARNING, where it is not CUDAExecutionProvider, that names both, and why_not()",
-        hint="log.warning(...) in check_provider(), which runs once, not in __init__, which runs in every worker",
+        hint="log.warning(...) in check_model(), which runs once, not in __init__, which runs in every worker",
     )
 
 
@@ -82,7 +80,7 @@ def assert_refuses_to_start(submission: Submission, env: dict[str, str], says: s
             called=f"bentoml serve, where it should say: {says} ...",
             got=f"exit code {code}.{server.last_words()}",
             expected="a non-zero exit code, and one sentence that says what cannot be had",
-            hint="in open_session() raise BadModel; check_provider() makes it a BentoMLException, which ends the start",
+            hint="in open_session() raise BadModel; check_model() makes it a BentoMLException, which ends the start",
         )
 
 
@@ -100,8 +98,7 @@ def test_is_given_a_gpu_of_its_own(server):
 
 @pytest.mark.points(1)
 def test_classifies_wherever_it_runs(server, small_session):
-    expected = best_five(small_session, Image.open(CAT).convert("RGB"))
-    assert_classified(server, CAT.read_bytes(), "POST /classify with cat.png", expected)
+    assert_classifies(server, small_session, CAT)
 
 
 @pytest.mark.points(1)

@@ -66,7 +66,7 @@ def assert_survives_a_killed_worker(
     assert_still_serves(server, "before the load")
     before = workers(server, service)
     called = f"kill -KILL (a worker of {service}) while {CLIENTS} clients classify"
-    hint = "restart_dead_workers_quickly() from serving.http; nothing that the next worker needs may be lost"
+    hint = "finish(ImageClassifierService), from serving.service; nothing that the next worker needs may be lost"
     if not before:
         fail(f"{called}: there is no process with --service-name {service}.{server.last_words()}")
     with load(server, pause=PAUSE) as answered:

@@ -24,6 +24,7 @@ from aiohttp import ClientError
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from serving import Problem
 
@@ -34,8 +35,10 @@ logger = logging.getLogger("bentoml.repairs")
 
 def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
-    log_client_errors_in_one_line()
+    repair_logs()
     services = service.all_services().values()
+    if len(services) > 1:
+        keep_socket_paths_short()
     if any(api.batchable for one in services for api in one.apis.values()):
         batch_without_waiting()
     for one in services:
@@ -92,6 +95,12 @@ def _fits(name: str) -> bool:
         return False
 
 
+def repair_logs() -> None:
+    """What the log of every service needs."""
+    log_client_errors_in_one_line()
+    log_headers_of_any_bytes()
+
+
 def log_client_errors_in_one_line() -> None:
     """Log a request that was refused with 4xx as one line.
 
@@ -110,6 +119,38 @@ def _in_one_line(record: logging.LogRecord) -> bool:
         record.msg, record.args = "refused %s: %s", (record.args[0], why)
         record.exc_info = None
     return True
+
+
+@repair({"bentoml._internal.server.http.access:AccessLogMiddleware": ["request_content_type.decode()"]})
+def log_headers_of_any_bytes() -> None:
+    """Escape bytes outside ASCII in the headers of a request before BentoML's access log reads them.
+
+    Without it: the access log fails at a Content-Type with such a byte, just before the body of the answer is sent. The
+    caller gets an empty body, and the log a stack trace.
+    Seen in: BentoML 1.4.39. Can go when: the access log decodes headers with replacements.
+    """
+    from bentoml._internal.server.http.access import AccessLogMiddleware
+
+    call = AccessLogMiddleware.__call__
+
+    async def call_with_ascii(middleware: AccessLogMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            escaped = [(name, value.decode("ascii", "backslashreplace").encode()) for name, value in scope["headers"]]
+            scope["headers"] = escaped
+        await call(middleware, scope, receive, send)
+
+    AccessLogMiddleware.__call__ = call_with_ascii
+
+
+@repair({"_bentoml_impl.server.serving:_get_server_socket": ["MAX_AF_UNIX_PATH_LENGTH", "uds_path"]})
+def keep_socket_paths_short() -> None:
+    """Put the sockets between services into /tmp where the temporary folder (TMPDIR) has too long a path for them.
+
+    Without it: `bentoml serve` ends with a bare AssertionError, since the path of a Unix socket has at most 107 bytes.
+    Seen in: BentoML 1.4.39. Can go when: BentoML chooses a shorter path, or says what is wrong.
+    """
+    if len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
 
 
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})

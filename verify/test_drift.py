@@ -14,7 +14,6 @@ NOT_YET = {
     "ex06_optimize.py",
     "dockerfiles/inference_onnx.dockerfile",
     "dockerfiles/inference_pytorch.dockerfile",
-    "locustfiles/ex11_locustfile.py",
     "bentofiles/ex10_service.yaml",
     "bentofiles/ex16_pipeline.yaml",
     "dockerfiles/bentoml_service.dockerfile",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 from image_service import (
-    assert_classified,
+    assert_classifies,
     assert_predicts,
     assert_refused,
     assert_refuses_bad_image,
@@ -22,11 +22,9 @@ from image_service import (
     assert_refuses_too_much,
     assert_still_serves,
     bad_tensor,
-    best_five,
     post_json,
     tensor,
 )
-from PIL import Image
 
 from course import ROOT
 from course.base.processes import free_port, left_behind, wait
@@ -59,15 +57,13 @@ def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
-    expected = best_five(session, Image.open(image).convert("RGB"))
-    assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
+    assert_classifies(server, session, image)
 
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
-    data, rgb = IMAGES[kind]()
-    assert_classified(server, data, f"POST /classify with a {kind} image", best_five(session, rgb))
+    assert_classifies(server, session, kind)
 
 
 @pytest.mark.points(0.5)
@@ -79,7 +75,7 @@ def test_classify_says_where_the_weights_came_from(server):
         response.status_code == 200 and response.json().get("weights") == "random seed 7",
         called="curl --data-binary @data/cat.png .../classify",
         got=f"{response.status_code} {response.text[:300]}",
-        expected='{"predictions": [...], "weights": "random seed 7"}: whoever sees these labels must know',
+        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
         hint=f"weights(session) reads it from the model's metadata; RequestLimits lets curl's bodies through.{server.last_words()}",
     )
 
@@ -344,7 +340,7 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 @pytest.mark.points(0.5)
 def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
+    """An import of torch or torchvision finds these modules instead, which end the program."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}

@@ -13,7 +13,7 @@ import under_load
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 from bentoml.exceptions import BentoMLException
 from image_service import (
-    assert_classified,
+    assert_classifies,
     assert_does_not_start,
     assert_logits,
     assert_predicts,
@@ -98,8 +98,7 @@ def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
 @pytest.mark.points(1)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
-    expected = best_five(session, Image.open(image).convert("RGB"))
-    assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
+    assert_classifies(server, session, image)
 
 
 @pytest.mark.points(0.5)
@@ -109,7 +108,7 @@ def test_classify_says_where_the_weights_came_from(server):
         isinstance(got, dict) and got.get("weights") == "random seed 7",
         called="POST /classify with cat.png",
         got=got,
-        expected='{"predictions": [...], "weights": "random seed 7"}: whoever sees these labels must know',
+        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
         hint=f"weights(session) reads it from the model's metadata.{server.last_words()}",
     )
 
@@ -117,8 +116,7 @@ def test_classify_says_where_the_weights_came_from(server):
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
-    data, rgb = IMAGES[kind]()
-    assert_classified(server, data, f"POST /classify with a {kind} image", best_five(session, rgb))
+    assert_classifies(server, session, kind)
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -189,7 +187,7 @@ def test_never_fetches_a_url_for_a_caller(server, proxy):
         called="POST /classify and /predict with the address of an image, as text, JSON and form",
         got=f"{len(asked)} connections to a private address, {len(proxy[1])} to any other",
         expected="none: only a caller named these addresses",
-        hint="take bytes, not Path or Image, for which BentoML fetches what it is told to",
+        hint="take bytes; for an argument of type Path or Image, BentoML fetches any URL that it is given",
     )
     assert_still_serves(server, "after URLs")
 
@@ -207,7 +205,7 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
 
 @pytest.mark.points(0.5)
 def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
+    """An import of torch or torchvision finds these modules instead, which end the program."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}

@@ -11,12 +11,11 @@ from composed_service import (
     WHITE,
     assert_answers_all,
     assert_asks_both,
-    assert_listens_while,
+    assert_listens_while_decoding,
     assert_needs_its_model,
     assert_needs_the_same_labels,
     assert_ready_only_with,
     assert_refuses_in_one_sentence,
-    big_image,
 )
 from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
 from small_models import small_models
@@ -95,8 +94,7 @@ def test_refuses_bad_images(server):
 
 @pytest.mark.points(1)
 def test_listens_while_an_image_is_decoded(server):
-    hint = "await to_thread.run_sync(...) leaves the event loop free."
-    assert_listens_while(server, big_image(), "an image of 24.5 megapixels", hint)
+    assert_listens_while_decoding(server)
 
 
 @pytest.mark.points(1)

@@ -78,7 +78,7 @@ def test_the_tables_show_every_service_and_the_ceiling(report):
         "p99",
     ):
         assert words in said, said
-    assert "locust is closed-loop" in said
+    assert "locust is a closed loop" in said
     assert "RANDOM weights in resnet18.onnx" in said
     assert "Next" in said or "docs/loadtest.md" in said
 

@@ -13,8 +13,11 @@ from image_service import assert_does_not_start
 from PIL import Image
 from small_models import small_model
 
+from course.harness import http
 from course.harness.load import CLIENTS, answers, ask, tally, workers
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
@@ -65,7 +68,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
     with stopped(server, service):
         for path in ("/readyz", "/livez"):
             try:
-                statuses[path] = httpx.get(server.url + path, timeout=8).status_code
+                statuses[path] = http.get(server.url + path, timeout=8).status_code
             except httpx.HTTPError as error:
                 statuses[path] = repr(error)
     expect(
@@ -76,7 +79,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
         hint="async def __is_ready__(self): return await all_ready(...), from serving.http, with every dependency",
     )
     give_up = time.monotonic() + 20
-    while not httpx.get(f"{server.url}/readyz", timeout=20).is_success:
+    while not http.get(f"{server.url}/readyz", timeout=20).is_success:
         if time.monotonic() > give_up:
             fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
         time.sleep(0.1)
@@ -91,7 +94,7 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
 
     def classify() -> None:
         begun = time.monotonic()
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             took.append((ask(client, server, body=body), time.monotonic() - begun))
 
     thread = threading.Thread(target=classify)

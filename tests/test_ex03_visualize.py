@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -17,8 +16,9 @@ from onnx.external_data_helper import uses_external_data
 from small_models import small_model
 
 from course.base.processes import wait
-from course.harness import model_files
-from course.harness.submission import Submission, expect, fail
+from course.harness import http, model_files, written
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 FILE = "ex03_visualize.py"
 # What each method adds to the convolution, the activation and the pooling that all of them share.
@@ -144,9 +144,9 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(submission, tmp_path,
     with submission.start(FILE, *models, "--no-browser") as process:
         urls = urls_of(process, 2)
         for model, url in zip(models, urls, strict=True):
-            page = httpx.get(url).text
+            page = http.get(url).text
             file = re.search(r'<meta name="file" content="(.*?)">', page)
-            got = httpx.get(url + file[1]).content if file else b""
+            got = http.get(url + file[1]).content if file else b""
             expect(
                 "Netron" in page and got == model.read_bytes(),
                 called=f"GET {url}, where {model.name} is to be seen",
@@ -154,7 +154,7 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(submission, tmp_path,
                 expected=f"netron's page with {model.name}, {model.stat().st_size} bytes",
                 hint="view(models, port, browser) of course.given.netron does this",
             )
-            outside = httpx.get(f"{url}/data/{models[0].name if model is models[1] else models[1].name}").status_code
+            outside = http.get(f"{url}/data/{models[0].name if model is models[1] else models[1].name}").status_code
             assert outside == 404, "nothing but the model is handed out of its folder"
         os.killpg(process.pid, stop)
         code, output = wait(process, 10), process.log.read_text()
@@ -192,7 +192,7 @@ def test_opens_a_browser_unless_told_not_to(submission, tmp_path, wanted):
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
 
     def opened() -> list[str]:
-        return note.read_text().split() if note.exists() else []
+        return written.read(note).decode().split() if note.exists() else []
 
     model = small_model(tmp_path / "one.onnx")
     options = [] if wanted else ["--no-browser"]

@@ -25,8 +25,11 @@ from image_service import (
 )
 from PIL import Image
 
+from course.harness import http
 from course.harness.load import Answer, tally
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 SERVICE = "ex11_adaptive_batching.py"
 LIMIT = 32
@@ -74,7 +77,7 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
     async def all_of_them() -> list[httpx.Response]:
         # A connection for each: one that is used again may be closed by the server in that very moment.
         limits = httpx.Limits(max_connections=users, max_keepalive_connections=0)
-        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        async with http.AsyncClient(timeout=120, limits=limits) as client:
             return await asyncio.gather(*(client.post(server.url + path, content=body) for body in bodies))
 
     try:

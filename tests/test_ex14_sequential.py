@@ -23,7 +23,8 @@ from under_load import (
     assert_unharmed_by_a_new_model,
 )
 
-from course.harness.submission import expect
+from course.harness import http
+from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
 
@@ -52,7 +53,7 @@ def test_another_service_prepares_the_image(server):
     """While Preprocessing stands still, nothing is classified."""
     with stopped(server, "Preprocessing"):
         try:
-            got = httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
+            got = http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
         except httpx.ReadTimeout:
             got = None
     expect(

@@ -27,7 +27,11 @@ from under_load import requests_in_work, wait_until
 from course import ROOT
 from course.base import docker
 from course.base.processes import free_port
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness import http
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
+from course.harness.written import read
 from course.isolation import sandbox
 
 pytestmark = pytest.mark.timeout(images.PATIENCE)
@@ -315,7 +319,7 @@ class Stage:
     @property
     def told(self) -> list[list[str]]:
         """What was noted down."""
-        return [json.loads(line) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+        return [json.loads(line) for line in read(self.notes).splitlines()] if self.notes.exists() else []
 
     def deploy(self, submission: Submission, *words: str):
         """Run the script as `make deploy` does."""
@@ -473,7 +477,7 @@ def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_reques
     container = instances(service)
     before = access_lines(container, "/classify")
     for _ in range(3):
-        httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+        http.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
     wait_until(lambda: access_lines(container, "/classify") >= before + 3, seconds=10)
     got = access_lines(container, "/classify") - before
     expect(
@@ -499,7 +503,7 @@ def test_answers_80_users_within_its_memory(service, instances):
 
     async def crowd() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=USERS)
-        async with httpx.AsyncClient(base_url=container.url, timeout=120, limits=limits) as client:
+        async with http.AsyncClient(base_url=container.url, timeout=120, limits=limits) as client:
             return await asyncio.gather(*(client.post("/classify", content=CAT.read_bytes()) for _ in range(USERS)))
 
     try:
@@ -527,7 +531,7 @@ def test_finishes_what_it_accepted_when_cloud_run_ends_it(service, instances):
     accepted = 0
 
     async def crowd() -> None:
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with http.AsyncClient(timeout=60) as client:
 
             async def one() -> None:
                 try:

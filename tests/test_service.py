@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from course import ROOT
-from course.harness.submission import Server
+from course.harness.http import AsyncClient
+from course.harness.server import Server
 
 CAT = (ROOT / "data" / "cat.png").read_bytes()
 
@@ -37,7 +38,7 @@ def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple
 
     async def all_of_them() -> list[tuple[bytes, httpx.Response]]:
         limits = httpx.Limits(max_connections=number)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        async with AsyncClient(timeout=60, limits=limits) as client:
 
             async def one(body: bytes) -> tuple[bytes, httpx.Response]:
                 return body, await client.post(f"{server.url}/classify", content=body)

@@ -15,8 +15,11 @@ import httpx
 from bad_input import CAT
 
 from course.base.processes import left_behind, wait
+from course.harness import http
 from course.harness.load import CLIENTS, Answer, ask, load, tally, workers
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
 
@@ -81,7 +84,7 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
     """
 
     async def crowd(answered: list[Answer]) -> None:
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=requests)) as client:
+        async with http.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=requests)) as client:
 
             async def one() -> None:
                 begun = time.monotonic()
@@ -151,7 +154,7 @@ def assert_answers_overload(server: Server, requests: int = 400) -> None:
 
     async def crowd() -> list[tuple[float, int, str]]:
         limits = httpx.Limits(max_connections=requests)
-        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        async with http.AsyncClient(timeout=120, limits=limits) as client:
 
             async def one() -> tuple[float, int, str]:
                 response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
@@ -189,7 +192,7 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     folder: the MODELS_DIR of this server alone; it must hold model_b.onnx.
     """
     called = f"another model takes the place of {name} while {CLIENTS} clients classify"
-    with httpx.Client(timeout=60) as client:
+    with http.Client(timeout=60) as client:
         before = ask(client, server)
     with load(server) as answered:
         wait_for(answered, 5, server)

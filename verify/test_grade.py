@@ -44,7 +44,7 @@ EVIL = "\x1b[31m<script>alert(1)</script>]]>\x00\x1b]0;title\x07\u202e=1+1\ufffe
 NAME = '=1+1 <b>bob & "co" \x1b[31m'
 PRIVATE = '''
 import pytest
-from course.harness.submission import expect, inconclusive
+from course.harness.verdicts import expect, inconclusive
 
 COUNT = {count!r}
 
@@ -383,7 +383,7 @@ def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_
     assert '<error message="' in (output / "anna" / "junit.xml").read_text()
 
     text = (
-        "import pytest\nfrom course.harness.submission import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
+        "import pytest\nfrom course.harness.verdicts import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
     )
     hand_in(private, f"{text}    inconclusive('by 3%, give or take 9%')\n", "test_ex07_extra.py")
     assert "inconclusive" in grade(*command, code=1)
@@ -629,7 +629,7 @@ def test_data_beside_private_tests_is_part_of_what_a_result_depends_on(tmp_path)
 OUTCOMES = """
 import errno
 import pytest
-from course.harness.submission import fail, inconclusive
+from course.harness.verdicts import fail, inconclusive
 
 @pytest.fixture
 def leaves_something():

@@ -13,7 +13,8 @@ import psutil
 
 from course import ROOT
 from course.base.processes import marked
-from course.harness.submission import Server
+from course.harness import http
+from course.harness.server import Server
 
 CLIENTS = 8
 CAT = (ROOT / "data" / "cat.png").read_bytes()
@@ -41,7 +42,7 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
     """Send so many requests from so many clients, each of which keeps its connection."""
 
     def one_client(number: int) -> list[Answer]:
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             return [ask(client, server, **options) for _ in range(requests // clients)]
 
     with ThreadPoolExecutor(clients) as pool:
@@ -50,15 +51,15 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
 
 @contextmanager
 def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
-    """Clients that send one request after the other during the block; each stops after an answer that is none."""
+    """Clients that send requests one after another during the block; each stops where the service ended."""
     given: list[Answer] = []
     stop = threading.Event()
 
     def one_client() -> None:
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             while not stop.is_set():
                 given.append(ask(client, server, **options))
-                if given[-1].status == 0 and server.process.poll() is not None:
+                if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
 
     threads = [threading.Thread(target=one_client) for _ in range(clients)]

@@ -6,6 +6,7 @@ conftest files. It would otherwise take the folder after --submission for tests,
 
 import errno
 import importlib
+import resource
 import signal
 import sys
 from functools import cache
@@ -16,9 +17,11 @@ import pytest
 from course import ROOT
 from course.base.docker import need_engine
 from course.base.processes import GraderFailure
+from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
-from course.harness.submission import Inconclusive
+from course.harness.verdicts import Inconclusive
 from course.isolation import sandbox
+from course.isolation.limits import LIMITS, of_kernel
 from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
@@ -46,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     RESULTS.clear()
+    never_proxy_this_machine()
     sandbox.mode = config.getoption("--isolation")
     if sandbox.mode == "process":
         try:
@@ -59,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not folder.is_dir():
         raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
     if file := config.getoption("--results"):
+        limit_memory()
         config.pluginmanager.register(Recorder(file, config.getoption("--limit")))
     if config.getoption("--private-tests"):
         sys.path.insert(0, str(ROOT / "tests"))
@@ -76,6 +81,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker") and (reason := no_engine()):
         pytest.skip(reason)
+
+
+def limit_memory() -> None:
+    """Bound the memory of pytest itself, however large a submission's answers are; its children have other limits."""
+    most, (_, hard) = of_kernel(LIMITS, alone=False).get("RLIMIT_DATA"), resource.getrlimit(resource.RLIMIT_DATA)
+    if most and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 @cache

@@ -45,18 +45,19 @@ class Client(_Bounds, httpx.Client):
         Raises:
             httpx.TransportError: there is none, or it exceeds a bound.
         """
-        seconds, begun = self._seconds(request), time.monotonic()
+        if self.is_closed:
+            raise httpx.ReadError("an earlier answer exceeded a bound", request=request)
+        seconds, begun, answer = self._seconds(request), time.monotonic(), None
         late = threading.Timer(seconds, self.close)
         late.daemon = True
         late.start()
-        answer = None
         try:
             answer = super().send(request, stream=True, **options)
             return self._whole(answer, b"".join(self._take(part) for part in answer.iter_bytes()))
         except (httpx.TransportError, RuntimeError) as error:
             if self.left < 0:
                 self.close()
-            elif time.monotonic() - begun >= seconds or self.is_closed:
+            elif time.monotonic() - begun >= seconds:
                 raise httpx.ReadTimeout(f"the answer had not ended after {seconds:.0f} s", request=request) from error
             raise
         finally:

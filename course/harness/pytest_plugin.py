@@ -4,7 +4,6 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
-import errno
 import importlib
 import resource
 import signal
@@ -16,7 +15,7 @@ import pytest
 
 from course import ROOT
 from course.base.docker import need_engine
-from course.base.processes import GraderFailure
+from course.base.processes import is_ours
 from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
 from course.harness.verdicts import Inconclusive
@@ -112,12 +111,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if marker := item.get_closest_marker("points"):
         report.user_properties.append(("points", (item.path.stem, marker.args[0])))
     return report
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an exception in a test says nothing about the submission: this machine is short of something."""
-    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

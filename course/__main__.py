@@ -1,6 +1,6 @@
 """python -m course: the commands behind the Makefile."""
 
-from course.cli import app
+from course.cli import main
 from course.given.script import call
 
-call(app)
+call(main)

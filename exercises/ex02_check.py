@@ -12,12 +12,11 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT
 from course.given.script import run
+from course.given.show import console, print_summary
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import MODEL_PATH
@@ -27,19 +26,19 @@ AGREEMENT = 1e-4  # largest absolute difference of a logit
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read and check a model file; the weights in a second file are looked for but not read.
+    """Read and check a model file. Weights in a second file must be there, but are not read.
 
     Raises:
-        Problem: missing, not ONNX, cut short, its external data missing, or refused by the checker.
+        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker.
     """
     # TODO 1: onnx.load(path, load_external_data=False), then onnx.checker.check_model(path, full_check=True).
-    # Turn what they raise into a Problem with one sentence; say so too when the graph has no nodes, and
-    # name the second file when a tensor's external data is not there.
+    # Raise a Problem with one sentence when either fails, when the graph has no nodes, and when the second file of a
+    # tensor with external data is missing: name that file.
     raise NotImplementedError("Read the model and check it.")
 
 
 def describe(path: Path) -> dict:
-    """What a model file holds.
+    """The facts about a model file.
 
     Returns:
         {"opset": int,
@@ -53,7 +52,7 @@ def describe(path: Path) -> dict:
     """
     # TODO 2: collect the facts from load(path): opset_import, graph.input, graph.output, graph.node,
     # graph.initializer, metadata_props.
-    raise NotImplementedError("Say what the file holds.")
+    raise NotImplementedError("Collect the facts about the file.")
 
 
 def require_dynamic_batch(path: Path) -> None:
@@ -63,7 +62,7 @@ def require_dynamic_batch(path: Path) -> None:
         Problem: the first axis of an input or output is fixed.
     """
     # TODO 3: look at describe(path)["dynamic_axes"].
-    raise NotImplementedError("Refuse a model whose batch axis is fixed.")
+    raise NotImplementedError("Refuse a model with a fixed batch axis.")
 
 
 def logits(path: Path, photograph: Path) -> np.ndarray:
@@ -75,33 +74,11 @@ def logits(path: Path, photograph: Path) -> np.ndarray:
 def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | None = None) -> float:
     """The largest absolute difference of a logit between ONNX Runtime and PyTorch on one photograph.
 
-    The PyTorch model is made again from what the file's metadata says of its weights.
+    The PyTorch model is made from what the file's metadata says about its weights.
     """
-    # TODO 5: metadata = describe(path)["metadata"]; load_again(architecture, weights, checkpoint) makes the
-    # PyTorch model. Compare its logits with logits(path, photograph).
+    # TODO 5: load_again(architecture, weights, checkpoint) of course.given.weights makes the PyTorch model from
+    # describe(path)["metadata"]. Compare its logits with logits(path, photograph).
     raise NotImplementedError("Compare PyTorch's logits with ONNX Runtime's on the photograph.")
-
-
-def print_summary(path: Path, facts: dict, console: Console) -> None:
-    """The facts of describe() as two small tables."""
-    table = Table(title=str(path), title_justify="left", show_header=False)
-    table.add_row("opset", str(facts["opset"]))
-    for kind in ("inputs", "outputs"):
-        for value in facts[kind]:
-            shape = ", ".join(map(str, value["shape"]))
-            table.add_row(kind.removesuffix("s"), f"{value['name']}: {value['type']} ({shape})")
-    for name, axes in facts["dynamic_axes"].items():
-        table.add_row("dynamic axes", f"{name}: {', '.join(map(str, axes)) or 'none'}")
-    table.add_row(
-        "weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {facts['metadata'].get('weights', 'of unknown origin')}"
-    )
-    console.print(table)
-    operators = Table(title=f"{sum(facts['operators'].values())} nodes", title_justify="left")
-    operators.add_column("operator")
-    operators.add_column("nodes", justify="right")
-    for operator, count in facts["operators"].items():
-        operators.add_row(operator, str(count))
-    console.print(operators)
 
 
 def main(
@@ -111,12 +88,11 @@ def main(
     checkpoint: Annotated[Path | None, Option(help="The checkpoint that the model was exported from.")] = None,
 ) -> None:
     """Check an ONNX file: its structure, its dynamic axes, its agreement with PyTorch."""
-    console = Console()
     model = load(path)
     if graph:
         for node in model.graph.node:
             console.print(onnx.helper.printable_node(node), markup=False, highlight=False, soft_wrap=True)
-    print_summary(path, describe(path), console)
+    print_summary(path, describe(path))
     require_dynamic_batch(path)
     with console.status("Comparing with PyTorch ..."):
         difference = difference_from_pytorch(path, photograph, checkpoint)

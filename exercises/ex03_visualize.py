@@ -4,28 +4,23 @@ python exercises/ex03_visualize.py models/resnet18.onnx
 python exercises/ex03_visualize.py --methods
 """
 
-import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from typer import Argument, Option
 
+from course.given.files import reading, whole_file
 from course.given.netron import view
 from course.given.script import run
+from course.given.show import print_operators
 from serving import Problem
 from serving.model import MODEL_PATH, MODELS_DIR
 
 METHODS = ("forward", "embed", "classify")
-
-console = Console(soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------ what is in a file
@@ -35,10 +30,10 @@ def operators(model_path: Path) -> dict[str, int]:
     """How many nodes of each operator a model's graph has, the most frequent first.
 
     Raises:
-        Problem: the file is missing, or is no ONNX model.
+        Problem: the file is missing, or not an ONNX model.
     """
-    # TODO 1: onnx.load without the weights, and a Counter over the nodes. A Problem where there is no such file, or
-    # where it is no model (DecodeError).
+    # TODO 1: onnx.load the graph inside `with reading(model_path)`, without its weights; a Counter over its nodes.
+    # A Problem if there are no nodes.
     raise NotImplementedError("Count the nodes of the graph by operator.")
 
 
@@ -72,7 +67,7 @@ class Classifier(nn.Module):
 
 
 class AsForward(nn.Module):
-    """Wraps a model so that calling it, which is what an exporter does, calls one of the model's other methods."""
+    """Wraps a model: calling it, as an exporter does, calls another method of the model than `forward`."""
 
     def __init__(self, model: nn.Module, method: str) -> None:
         super().__init__()
@@ -80,36 +75,30 @@ class AsForward(nn.Module):
         self.method = method
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Whatever the method gives."""
-        # TODO 2: call the method called self.method of self.model.
+        """What the method returns."""
+        # TODO 2: call the method of self.model whose name is self.method.
         raise NotImplementedError("Call the other method.")
 
 
 def export_method(method: str, path: Path) -> None:
     """Export one method of Classifier, `forward` or another, to a self-contained file with a dynamic batch axis.
 
-    The file is written beside its place and moved there. Its input is called `input`.
+    Its input is called `input`.
+
+    Raises:
+        Problem: the file cannot be written.
     """
-    # TODO 3: Classifier(), wrapped unless the method is `forward`, with torch.onnx.export (dynamo=True,
-    # external_data=False, input_names, dynamic_shapes) into a temporary folder beside its place; then os.replace.
+    # TODO 3: take Classifier(), in evaluation mode, wrapped unless the method is `forward`. Call torch.onnx.export
+    # (dynamo=True, external_data=False, input_names, dynamic_shapes) inside `with whole_file(path) as written`.
     raise NotImplementedError("Export the method.")
-
-
-def print_operators(paths: list[Path]) -> None:
-    """Print a table: an operator a row, a file a column."""
-    counts = {path: operators(path) for path in paths}
-    table = Table("operator", title="Nodes by operator", title_justify="left")
-    for path in paths:
-        table.add_column(path.name, justify="right")
-    for name in dict.fromkeys(name for count in counts.values() for name in count):
-        table.add_row(name, *(str(count.get(name, "")) for count in counts.values()))
-    console.print(table)
 
 
 def main(
     models: Annotated[list[Path] | None, Argument(help="ONNX files.", show_default="models/resnet18.onnx")] = None,
-    methods: Annotated[bool, Option("--methods", help="Export the methods of Classifier, and show those.")] = False,
-    port: Annotated[int, Option(help="The first file's port, the next one's is one more; 0 finds free ones.")] = 0,
+    methods: Annotated[
+        bool, Option("--methods", help="Export the methods of Classifier, and show their files.")
+    ] = False,
+    port: Annotated[int, Option(help="Of the first file; the next file takes the next port. 0: any free port.")] = 0,
     browser: Annotated[bool, Option(help="Open a browser.")] = True,
 ) -> None:
     """Print which operators ONNX files hold, and show their graphs in a browser, side by side, until Ctrl-C."""
@@ -117,11 +106,8 @@ def main(
     if methods:
         models = [MODELS_DIR / f"classifier-{method}.onnx" for method in METHODS]
         for method, path in zip(METHODS, models, strict=True):
-            try:
-                export_method(method, path)
-            except OSError as error:
-                raise Problem(f"{path} could not be written: {error.strerror or error}.") from error
-    print_operators(models)
+            export_method(method, path)
+    print_operators({path.name: operators(path) for path in models})
     view(models, port, browser)
 
 

@@ -5,30 +5,21 @@ WORKERS=2 bentoml serve exercises.ex13_workers:ImageClassifierService
 
 import os
 import re
-from typing import Annotated
 
 import bentoml
-import numpy as np
-from bentoml.exceptions import BentoMLException, InvalidArgument
-from bentoml.validators import ContentType, DType, Shape
-from pydantic import BeforeValidator
+from bentoml.exceptions import BentoMLException
 
 from serving.cores import cores
-from serving.http import (
-    NO_TRACES,
-    RequestLimits,
-    compute_schemas_once,
-    log_client_errors_in_one_line,
-    restart_dead_workers_quickly,
-)
-from serving.images import BadImage, open_image, preprocess
-from serving.model import BadModel, labels, open_model, top5, weights
-from serving.tensors import as_batch
+from serving.model import open_model
+from serving.service import Classifier, finish
 
-ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), BeforeValidator(as_batch)]
-ImageFile = Annotated[bytes, ContentType("image/*")]
-JSON = ContentType("application/json")
 MOST = 256  # workers, or threads of one: more is a slip of the finger
+
+
+def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
+    """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
+    # TODO 1: `wanted` is what somebody typed. Say what was expected, and the name of the setting.
+    raise NotImplementedError("Return the number.")
 
 
 def how_many_workers(wanted: str, available: int) -> int:
@@ -37,84 +28,37 @@ def how_many_workers(wanted: str, available: int) -> int:
     Args:
         wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
         available: cores that this process may use.
-
-    Raises:
-        BentoMLException: anything else is wanted.
     """
-    # TODO: read_number("WORKERS", ...) reads a number and refuses everything else.
-    raise NotImplementedError("Answer the number of workers.")
+    # TODO 2: with read_number. How many for `cpu_count`?
+    raise NotImplementedError("Return the number of workers.")
 
 
 def how_many_threads(wanted: str, available: int, workers: int) -> int:
     """How many threads of each worker work on one operator of the model.
 
     Args:
-        wanted: a number from 1 to MOST; 0: what ONNX Runtime takes by itself, as many as the machine has cores,
-            in each worker; `share`: the worker's share of the cores.
+        wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
         available: cores that all workers together may use.
         workers: that there are.
-
-    Raises:
-        BentoMLException: anything else is wanted.
     """
-    # TODO: what is a worker's share of 8 cores among 3 workers? And of 2 cores among 4?
-    raise NotImplementedError("Answer the number of threads of each worker.")
+    # TODO 3: what is a worker's share of 8 cores among 3 workers? And of 2 cores among 4?
+    raise NotImplementedError("Return the number of threads of each worker.")
 
 
-def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
-    if not re.fullmatch("[0-9]{1,3}", wanted) or not least <= int(wanted) <= MOST:
-        raise BentoMLException(f"{name}={wanted}: expected a number from {least} to {MOST}, or {otherwise}.")
-    return int(wanted)
-
-
-# TODO: both from the environment, with the functions above: os.environ.get("WORKERS") or "cpu_count",
-# os.environ.get("THREADS") or "share". How many cores there are to share out, cores() says.
+# TODO 4: from the environment variables WORKERS and THREADS, with the functions above and cores(). Unless they are set:
+# `cpu_count` and `share`.
 WORKERS = 1
 THREADS = 0
 
-log_client_errors_in_one_line()
 
-
-@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256}, tracing=NO_TRACES)  # TODO: say how many workers
-class ImageClassifierService:
+# max_concurrency is for the whole service: BentoML gives each worker its share, rounded up.
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # TODO 5: how many workers?
+class ImageClassifierService(Classifier):
     """Classifies images, in several processes that listen on one port."""
 
-    @bentoml.on_deployment
-    def check_model() -> None:
-        """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
-        restart_dead_workers_quickly()
-        try:
-            open_model()
-        except BadModel as error:
-            raise BentoMLException(str(error)) from error
-
-    def __init__(self) -> None:
-        self.session = open_model()  # TODO: with how many threads?
-        self.labels = labels(self.session)
-        self.weights = weights(self.session)
-
-    @bentoml.api
-    def predict(self, image: ImageBatch) -> np.ndarray:
-        """Logits, (batch, 1000) float32, for 1 to 16 images.
-        `image`: (batch, 3, 224, 224) numbers of any type, preprocessed and normalised as ImageNet models expect.
-        """
-        return self._run(image)
-
-    @bentoml.api
-    def classify(self, image: ImageFile, /) -> Annotated[dict, JSON]:
-        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
-        Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
-        """
-        try:
-            batch = preprocess(open_image(image))
-        except BadImage as error:
-            raise InvalidArgument(str(error)) from error
-        return {"predictions": top5(self._run(batch)[0], self.labels), "weights": self.weights}
-
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        # TODO: run the session, as in exercise 10.
-        raise NotImplementedError("Answer the model's logits for the batch.")
+    # TODO 6: `__init__`: hand super().__init__ a session with THREADS threads, from open_model().
+    # TODO 7: delete this line. As long as it is here, the service does not start.
+    still_to_do = "the number of workers, and of threads in each."
 
 
-compute_schemas_once(ImageClassifierService)
-ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})
+finish(ImageClassifierService)

@@ -4,23 +4,20 @@ python solutions/ex01_export.py --help
 """
 
 import json
-import os
-import tempfile
 import warnings
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import onnx
 import onnxruntime as ort
 import torch
-from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 from torch import nn
 from typer import Option
 
+from course.given.files import whole_file
+from course.given.onnx_files import move_weights_out, remove_source_paths, size
 from course.given.script import run
+from course.given.show import console, print_table
 from course.given.weights import Classifier, load_classifier
 from serving import Problem
 from serving.model import MODELS_DIR
@@ -40,16 +37,6 @@ OPTIONS = {
     "verbose": False,
 }
 
-console = Console()
-
-
-class Exporter(StrEnum):
-    """The three ways to ONNX."""
-
-    dynamo = "dynamo"
-    torchscript = "torchscript"
-    lightning = "lightning"
-
 
 def export_dynamo(model: nn.Module, path: Path) -> None:
     """Export with the torch.export-based exporter: it captures the graph as a program of tensor operations."""
@@ -57,9 +44,9 @@ def export_dynamo(model: nn.Module, path: Path) -> None:
 
 
 def export_torchscript(model: nn.Module, path: Path) -> None:
-    """Export with the TorchScript exporter: it runs the model once and records what was called. Deprecated."""
+    """Export with the TorchScript exporter: it runs the model once and records the calls. Deprecated."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the page says it once, for all
+        warnings.simplefilter("ignore", DeprecationWarning)  # the page says it once
         torch.onnx.export(
             model,
             (EXAMPLE,),
@@ -73,8 +60,8 @@ def export_torchscript(model: nn.Module, path: Path) -> None:
 
 
 def as_lightning_module(model: nn.Module) -> nn.Module:
-    """The model in a LightningModule, which has to_onnx(); what is trained with Lightning is one already."""
-    import lightning  # here, for it takes two seconds, which the other exporters need not wait for
+    """The model in a LightningModule, which has to_onnx(). What you train with Lightning already is one."""
+    import lightning  # here: it takes two seconds, which the other exporters do not need
 
     class LightningClassifier(lightning.LightningModule):
         def __init__(self) -> None:
@@ -89,12 +76,15 @@ def as_lightning_module(model: nn.Module) -> nn.Module:
 
 
 def export_lightning(model: nn.Module, path: Path) -> None:
-    """Export a LightningModule with its own method, which hands its options on to torch.onnx.export."""
+    """Export a LightningModule with its own method, which passes its options on to torch.onnx.export."""
     as_lightning_module(model).to_onnx(path, (EXAMPLE,), **OPTIONS)
 
 
+EXPORTERS = {"dynamo": export_dynamo, "torchscript": export_torchscript, "lightning": export_lightning}
+
+
 def add_metadata(path: Path, classifier: Classifier, architecture: str, exporter: str) -> None:
-    """Write labels and provenance into the file, so that serving it needs neither PyTorch nor torchvision."""
+    """Write labels and origin into the file, so that serving it needs neither PyTorch nor torchvision."""
     model = onnx.load(path)
     properties = {
         "labels": json.dumps(classifier.labels),
@@ -103,31 +93,16 @@ def add_metadata(path: Path, classifier: Classifier, architecture: str, exporter
         "exporter": f"{exporter}, torch {torch.__version__}",
     }
     onnx.helper.set_model_props(model, properties)
-    for node in model.graph.node:
-        # Whoever gets the file need not know where things lie on this machine, as the new exporter notes in each node.
-        kept = [entry for entry in node.metadata_props if entry.key != "pkg.torch.onnx.stack_trace"]
-        del node.metadata_props[:]
-        node.metadata_props.extend(kept)
+    remove_source_paths(model)
     onnx.save(model, path)
-
-
-def move_weights_out(path: Path) -> Path:
-    """Move the weights into a second file beside the graph, and return its path.
-
-    Its name holds the time, so that graph and weights of two exports are never mixed up.
-    """
-    data = path.with_name(f"{path.stem}-{path.stat().st_mtime_ns}.data")
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location=data.name)
-    data.chmod(path.stat().st_mode)  # onnx leaves it readable by its owner alone
-    return data
 
 
 def compare(model: nn.Module, path: Path) -> dict[int, float]:
     """The largest absolute difference between PyTorch's and ONNX Runtime's logits, by batch size.
 
     Raises:
-        Problem: they differ by more than 5e-6 of the largest logit (1e-4 for a trained resnet18, whose
-            logits reach 20), which is what other orders of adding float32 numbers come to.
+        Problem: they differ by more than 5e-6 of the largest logit (1e-4 for a trained resnet18, whose logits
+            reach 20). Adding float32 numbers in another order makes a smaller difference.
     """
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = {}
@@ -142,66 +117,35 @@ def compare(model: nn.Module, path: Path) -> dict[int, float]:
     return differences
 
 
-def export(classifier: Classifier, architecture: str, exporter: Exporter, external_data: bool, output: Path) -> dict:
-    """Export, check and compare in a folder of its own; only then does the file take its place.
-
-    Returns:
-        compare()'s differences by batch size.
-    """
-    export_with = {"dynamo": export_dynamo, "torchscript": export_torchscript, "lightning": export_lightning}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, since a file can be moved in one step only within a file system.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        path = Path(folder) / output.name
-        with console.status(f"Exporting {architecture} with {exporter} ..."):
-            export_with[exporter](classifier.model, path)
-            add_metadata(path, classifier, architecture, exporter)
-        data = move_weights_out(path) if external_data else None
-        with console.status(f"Checking, and comparing with PyTorch at batch {BATCH_SIZES} ..."):
-            onnx.checker.check_model(path, full_check=True)
-            differences = compare(classifier.model, path)
-        if data:  # the weights first: a graph must never stand without them
-            os.replace(data, output.parent / data.name)
-        os.replace(path, output)
-    for old in output.parent.glob(f"{output.stem}-*.data"):
-        if data is None or old.name != data.name:
-            old.unlink()
-    return differences
-
-
 def main(
-    exporter: Annotated[Exporter, Option(help="Which of the three ways to ONNX.")] = Exporter.dynamo,
+    exporter: Annotated[Literal[*EXPORTERS], Option(help="Which of the three exporters.")] = "dynamo",
     architecture: Annotated[str, Option(help="Any of torchvision's classifiers.")] = "resnet18",
     weights: Annotated[str, Option(help="auto, imagenet, random, or a checkpoint file.")] = "auto",
-    seed: Annotated[int, Option(help="For random weights.")] = 0,
+    seed: Annotated[int, Option(help="Of random weights.")] = 0,
     external_data: Annotated[bool, Option("--external-data", help="Weights in a second file.")] = False,
-    output: Annotated[Path | None, Option(help="Where to.", show_default="models/ARCHITECTURE.onnx")] = None,
+    output: Annotated[Path | None, Option(help="The file to write.", show_default="models/ARCHITECTURE.onnx")] = None,
 ) -> None:
     """Export a classifier to ONNX, check it, compare it with PyTorch, and put it into models/."""
     output = output or MODELS_DIR / f"{architecture}.onnx"
     with console.status("Loading the weights ..."):
         classifier = load_classifier(architecture, weights, seed)
-    try:
-        differences = export(classifier, architecture, exporter, external_data, output)
-    except OSError as error:
-        raise Problem(f"{output} could not be written: {error.strerror or error}.") from error
+    with (
+        console.status(f"Exporting {architecture} with {exporter}, and comparing it with PyTorch ..."),
+        whole_file(output) as path,
+    ):
+        EXPORTERS[exporter](classifier.model, path)
+        add_metadata(path, classifier, architecture, exporter)
+        if external_data:
+            move_weights_out(path)
+        onnx.checker.check_model(path, full_check=True)
+        differences = compare(classifier.model, path)
 
-    table = Table(title="Agreement with PyTorch", title_justify="left")
-    table.add_column("batch", justify="right")
-    table.add_column("largest absolute difference of a logit", justify="right")
-    for batch_size, difference in differences.items():
-        table.add_row(str(batch_size), f"{difference:.1e}")
-    console.print(table)
-    megabytes = sum(file.stat().st_size for file in [output, *output.parent.glob(f"{output.stem}-*.data")]) / 1e6
-    console.print(f"{output}: {megabytes:.1f} MB, opset {OPSET}, weights: {classifier.provenance}", soft_wrap=True)
+    rows = [(batch, f"{difference:.1e}") for batch, difference in differences.items()]
+    print_table(rows, ">batch", ">largest absolute difference of a logit", title="Agreement with PyTorch")
+    console.print(f"{output}: {size(output) / 1e6:.1f} MB, opset {OPSET}, weights: {classifier.provenance}")
     if classifier.provenance.startswith("random"):
-        console.print(
-            Panel(
-                "These weights are RANDOM: the model runs, but its labels mean nothing."
-                " With a network connection, export again with --weights imagenet.",
-                style="bold yellow",
-            )
-        )
+        warning = "These weights are RANDOM: the model runs, but its labels mean nothing."
+        console.print(f"{warning} With a network connection: --weights imagenet.", style="bold yellow")
     console.print("Next: `make serve`, and in a second terminal `make client`.")
 
 

@@ -12,12 +12,11 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT
 from course.given.script import run
+from course.given.show import console, print_summary
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import MODEL_PATH
@@ -27,10 +26,10 @@ AGREEMENT = 1e-4  # largest absolute difference of a logit
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read and check a model file; the weights in a second file are looked for but not read.
+    """Read and check a model file. Weights in a second file must be there, but are not read.
 
     Raises:
-        Problem: missing, not ONNX, cut short, its external data missing, or refused by the checker.
+        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker.
     """
     if not path.is_file():
         raise Problem(f"There is no file {path}. Run `make export` first.")
@@ -52,7 +51,7 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def describe(path: Path) -> dict:
-    """What a model file holds.
+    """The facts about a model file.
 
     Returns:
         {"opset": int,
@@ -98,8 +97,7 @@ def require_dynamic_batch(path: Path) -> None:
     for name, axes in describe(path)["dynamic_axes"].items():
         if 0 not in axes:
             raise Problem(
-                f"{path} has a fixed batch axis in {name!r}: it takes batches of one size only."
-                " Export it with the batch axis dynamic (exercise 01)."
+                f"{path} has a fixed batch axis in {name!r}. Export it with a dynamic batch axis (exercise 01)."
             )
 
 
@@ -113,9 +111,9 @@ def logits(path: Path, photograph: Path) -> np.ndarray:
 def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | None = None) -> float:
     """The largest absolute difference of a logit between ONNX Runtime and PyTorch on one photograph.
 
-    The PyTorch model is made again from what the file's metadata says of its weights.
+    The PyTorch model is made from what the file's metadata says about its weights.
     """
-    import torch  # here, not above: it takes seconds, and the rest of this file does not need it
+    import torch  # here: it takes seconds, and the rest of this file does not need it
 
     from course.given.weights import load_again
 
@@ -126,28 +124,6 @@ def difference_from_pytorch(path: Path, photograph: Path, checkpoint: Path | Non
     return float(abs(logits(path, photograph) - expected).max())
 
 
-def print_summary(path: Path, facts: dict, console: Console) -> None:
-    """The facts of describe() as two small tables."""
-    table = Table(title=str(path), title_justify="left", show_header=False)
-    table.add_row("opset", str(facts["opset"]))
-    for kind in ("inputs", "outputs"):
-        for value in facts[kind]:
-            shape = ", ".join(map(str, value["shape"]))
-            table.add_row(kind.removesuffix("s"), f"{value['name']}: {value['type']} ({shape})")
-    for name, axes in facts["dynamic_axes"].items():
-        table.add_row("dynamic axes", f"{name}: {', '.join(map(str, axes)) or 'none'}")
-    table.add_row(
-        "weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {facts['metadata'].get('weights', 'of unknown origin')}"
-    )
-    console.print(table)
-    operators = Table(title=f"{sum(facts['operators'].values())} nodes", title_justify="left")
-    operators.add_column("operator")
-    operators.add_column("nodes", justify="right")
-    for operator, count in facts["operators"].items():
-        operators.add_row(operator, str(count))
-    console.print(operators)
-
-
 def main(
     path: Annotated[Path, Argument(help="The model file.")] = MODEL_PATH,
     photograph: Annotated[Path, Option(help="The image to compare with PyTorch on.")] = PHOTOGRAPH,
@@ -155,12 +131,11 @@ def main(
     checkpoint: Annotated[Path | None, Option(help="The checkpoint that the model was exported from.")] = None,
 ) -> None:
     """Check an ONNX file: its structure, its dynamic axes, its agreement with PyTorch."""
-    console = Console()
     model = load(path)
     if graph:
         for node in model.graph.node:
             console.print(onnx.helper.printable_node(node), markup=False, highlight=False, soft_wrap=True)
-    print_summary(path, describe(path), console)
+    print_summary(path, describe(path))
     require_dynamic_batch(path)
     with console.status("Comparing with PyTorch ..."):
         difference = difference_from_pytorch(path, photograph, checkpoint)

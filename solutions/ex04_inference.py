@@ -4,38 +4,36 @@ python solutions/ex04_inference.py data/cat.png data/coffee.png
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import onnxruntime as ort
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
 
+from course.given.files import reading
 from course.given.script import run
+from course.given.show import print_predictions, warn_of_random
 from serving import Problem
 from serving.model import MODEL_PATH
 
-# What torchvision's ResNet18_Weights.IMAGENET1K_V1.transforms() prescribes.
+# Of torchvision's ResNet18_Weights.IMAGENET1K_V1.transforms().
 RESIZE, CROP = 256, 224
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
+@cache
 def open_session(model_path: Path) -> ort.InferenceSession:
-    """Load a model.
+    """Load a model, to run on the CPU. It is loaded once, however often you ask for it.
 
     Raises:
         Problem: the file is missing or cannot be loaded.
     """
-    if not Path(model_path).is_file():
-        raise Problem(f"There is no model at {model_path}. Run `make export` first.")
-    try:
+    with reading(model_path):
         return ort.InferenceSession(model_path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
-        raise Problem(f"{model_path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def input_and_output(model_path: Path) -> tuple[str, str]:
@@ -45,11 +43,10 @@ def input_and_output(model_path: Path) -> tuple[str, str]:
 
 
 def preprocess(image_path: Path) -> np.ndarray:
-    """Turn an image file into what the model takes.
+    """Turn an image file into the model's input.
 
-    The image is turned the right way up and made RGB; its short side is resized to 256 (bilinear,
-    antialiased), the centre of 224 x 224 is cut out, values are scaled to 0..1 and normalised with
-    ImageNet's mean and standard deviation.
+    Turn the image upright and make it RGB, resize its short side to 256 (bilinear, antialiased), cut out the centre
+    of 224 x 224, scale the values to 0..1 and normalise them with ImageNet's mean and standard deviation.
 
     Returns:
         float32 array of shape (1, 3, 224, 224).
@@ -62,7 +59,7 @@ def preprocess(image_path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise Problem(f"There is no file {image_path}.") from error
     except (UnidentifiedImageError, OSError) as error:
-        raise Problem(f"{image_path} is not an image, or a broken one.") from error
+        raise Problem(f"{image_path} is not an image, or is broken.") from error
     short = min(image.size)
     # Rounded down, as torchvision does; Pillow's bilinear filter is antialiased whenever it shrinks.
     image = image.resize((RESIZE * image.width // short, RESIZE * image.height // short), Image.Resampling.BILINEAR)
@@ -74,7 +71,7 @@ def preprocess(image_path: Path) -> np.ndarray:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities from logits along the last axis, same shape. They add up to 1 for each image."""
-    # Taking off the maximum changes nothing but keeps exp() from overflowing.
+    # Subtracting the maximum changes nothing, but keeps exp() from overflowing.
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
@@ -89,7 +86,7 @@ def classify(model_path: Path, image_path: Path) -> list[tuple[str, float]]:
     """
     session = open_session(model_path)
     labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
-    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    input_name, output_name = input_and_output(model_path)
     logits = session.run([output_name], {input_name: preprocess(image_path)})[0]
     probabilities = softmax(logits)[0]
     best = np.argsort(probabilities)[::-1][:5]
@@ -101,17 +98,8 @@ def main(
     model: Annotated[Path, Option(help="The model file.")] = MODEL_PATH,
 ) -> None:
     """Print the five most probable labels of each image."""
-    console = Console()
-    for image in images:
-        table = Table(title=image.name, title_justify="left")
-        table.add_column("label", min_width=30)
-        table.add_column("probability", justify="right")
-        for label, probability in classify(model, image):
-            table.add_row(label, f"{probability:.1%}")
-        console.print(table)
-    origin = open_session(model).get_modelmeta().custom_metadata_map.get("weights", "unknown")
-    if origin.startswith("random"):
-        console.print(f"The weights are RANDOM ({origin}): these labels mean nothing.", style="bold yellow")
+    print_predictions((image.name, classify(model, image)) for image in images)
+    warn_of_random(open_session(model).get_modelmeta().custom_metadata_map.get("weights", "unknown"))
 
 
 if __name__ == "__main__":

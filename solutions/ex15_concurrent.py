@@ -6,36 +6,14 @@ bentoml serve solutions.ex15_concurrent:ImageClassifierService
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
 
 import bentoml
 import numpy as np
 from anyio import to_thread
-from bentoml.exceptions import BentoMLException, InvalidArgument
-from bentoml.validators import ContentType, DType, Shape
-from pydantic import BeforeValidator
 
 from serving.cores import cores
-from serving.http import (
-    RequestLimits,
-    all_ready,
-    compute_schemas_once,
-    log_client_errors_in_one_line,
-    restart_dead_workers_quickly,
-    stop_dependencies_last,
-)
-from serving.images import BadImage, open_image, preprocess
-from serving.model import MODEL_A_PATH, MODEL_B_PATH, BadModel, best5, labels, open_model, softmax
-from serving.tensors import as_batch
-
-ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), BeforeValidator(as_batch)]
-ImageFile = Annotated[bytes, ContentType("image/*")]
-Answer = Annotated[dict, ContentType("application/json")]
-CORES = cores()
-# BentoML's own limits, 100 requests and 300 s, close connections on which others still wait for their answer.
-KEEP_CONNECTIONS = {"max_requests": 1_000_000, "max_age": 86400.0}
-
-log_client_errors_in_one_line()
+from serving.model import MODEL_A_PATH, MODEL_B_PATH, best5, open_model, softmax
+from serving.service import ImageBatch, ImageFile, Json, TwoModels, finish, read_image
 
 
 class Model:
@@ -44,7 +22,7 @@ class Model:
     path: Path
 
     def __init__(self) -> None:
-        # One thread for each run, CORES runs at a time: the models' threads would fight over the cores otherwise.
+        # One thread for each run, as many runs at a time as cores: more threads would fight over the cores.
         self.session = open_model(self.path, threads=1)
 
     @bentoml.api
@@ -55,44 +33,25 @@ class Model:
         return {"probabilities": softmax(logits), "began": began, "ended": time.monotonic()}
 
 
-@bentoml.service(threads=CORES, runner_connection=KEEP_CONNECTIONS, traffic={"timeout": 30})
+@bentoml.service(threads=cores(), traffic={"timeout": 30})
 class ModelA(Model):
     path = MODEL_A_PATH
 
 
-@bentoml.service(threads=CORES, runner_connection=KEEP_CONNECTIONS, traffic={"timeout": 30})
+@bentoml.service(threads=cores(), traffic={"timeout": 30})
 class ModelB(Model):
     path = MODEL_B_PATH
 
 
 @bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})
-class ImageClassifierService:
+class ImageClassifierService(TwoModels):
     """Asks both models at once, and answers the mean of their probabilities."""
 
     model_a = bentoml.depends(ModelA)
     model_b = bentoml.depends(ModelB)
 
-    @bentoml.on_deployment
-    def check_models() -> None:
-        """Runs once, before any worker: without two models whose answers can be averaged there is no start."""
-        restart_dead_workers_quickly()
-        stop_dependencies_last()
-        try:
-            model_a, model_b = open_model(MODEL_A_PATH), open_model(MODEL_B_PATH)
-        except BadModel as error:
-            raise BentoMLException(str(error)) from error
-        if labels(model_a) != labels(model_b):
-            raise BentoMLException(f"{MODEL_A_PATH} and {MODEL_B_PATH} have different labels: a mean means nothing.")
-
-    def __init__(self) -> None:
-        self.labels = labels(open_model(MODEL_A_PATH))  # which is then closed: this process runs no model
-        self.in_work = asyncio.Semaphore(4 * CORES)  # more would only wait further on, decoded and large
-
-    async def __is_ready__(self) -> bool:
-        return await all_ready(self.model_a, self.model_b)
-
     @bentoml.api
-    async def predict(self, image: ImageBatch) -> np.ndarray:
+    async def predict(self, image: ImageBatch) -> Json[np.ndarray]:
         """The mean of both models' probabilities, (batch, 1000) float32, for 1 to 16 images.
         `image`: (batch, 3, 224, 224) numbers of any type, preprocessed and normalised as ImageNet models expect.
         """
@@ -101,18 +60,14 @@ class ImageClassifierService:
         return combined(a, b)
 
     @bentoml.api
-    async def classify(self, image: ImageFile, /) -> Answer:
-        """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
+    async def classify(self, image: ImageFile, /) -> Json[dict]:
+        """The five best labels of both models for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), the whole body.
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "timing": ...}`, best first;
         `timing` holds when each model began and ended, in milliseconds after the request came.
         """
         came = time.monotonic()
         async with self.in_work:
-            try:
-                batch = await to_thread.run_sync(lambda: preprocess(open_image(image)))
-            except BadImage as error:
-                raise InvalidArgument(str(error)) from error
-            a, b = await self._ask_both(batch)
+            a, b = await self._ask_both(await to_thread.run_sync(read_image, image))
         timing = {
             name: [round(1000 * (answer[moment] - came), 2) for moment in ("began", "ended")]
             for name, answer in (("model_a", a), ("model_b", b))
@@ -133,5 +88,4 @@ def combined(a: dict, b: dict) -> np.ndarray:
     return (a["probabilities"] + b["probabilities"]) / 2
 
 
-compute_schemas_once(ImageClassifierService)
-ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})
+finish(ImageClassifierService)

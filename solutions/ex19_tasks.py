@@ -18,14 +18,9 @@ from pydantic import AfterValidator
 
 from serving.archives import BadArchive, BadFile, images_in, open_archive, read_file
 from serving.cores import cores
-from serving.http import (
-    RequestLimits,
-    compute_schemas_once,
-    log_client_errors_in_one_line,
-    restart_dead_workers_quickly,
-)
 from serving.images import BadImage, open_image, preprocess
 from serving.model import BadModel, labels, open_model, top5, weights
+from serving.service import finish
 from serving.tasks import TaskBodies, before_sigterm, body_file, fail_lost_tasks, forget_bodies, stored_status
 
 CORES = cores()
@@ -37,8 +32,6 @@ ImageFile = Annotated[bytes, ContentType("image/*")]
 # What arrives is the name of the file into which TaskBodies wrote the archive.
 Archive = Annotated[bytes, ContentType("application/zip"), AfterValidator(body_file)]
 Json = Annotated[dict, ContentType("application/json")]
-
-log_client_errors_in_one_line()
 
 
 @dataclass
@@ -79,7 +72,6 @@ class ImageClassifierService:
         except BadModel as error:
             raise BentoMLException(str(error)) from error
         forget_bodies()
-        restart_dead_workers_quickly()
 
     def __init__(self) -> None:
         # Each thread runs its own image on one core: threads of ONNX Runtime's would fight over the cores.
@@ -188,6 +180,5 @@ class ImageClassifierService:
         return top5(self.session.run(["output"], {"input": batch})[0][0], self.labels)
 
 
-compute_schemas_once(ImageClassifierService)
-ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={"/classify": 10 * 2**20})
+finish(ImageClassifierService)
 ImageClassifierService.add_asgi_middleware(TaskBodies, route="/classify_archive", max_bytes=64 * 2**20, max_tasks=8)

@@ -4,8 +4,6 @@ python solutions/ex21_sklearn.py --output models/forest.onnx
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -14,25 +12,23 @@ import onnx
 import onnxruntime as ort
 import skl2onnx
 import sklearn
-from rich.console import Console
-from rich.table import Table
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 from typer import Option
 
+from course.given.files import whole_file
 from course.given.script import run
+from course.given.show import console, print_table
 from serving import Problem
 from serving.model import MODELS_DIR
 
 OPSETS = {"": 20, "ai.onnx.ml": 3}  # forests are in a domain of their own
 TREES = 101  # odd: with two classes, no row can get as many votes for one as for the other
-TRAINED_ON = 0.6  # of the rows; the others are those on which the trees disagree
+TRAINED_ON = 0.6  # of the rows; on the others, the trees disagree
 RANDOM_STATE = 0
 AGREEMENT = 1e-5  # of a probability; one vote of 101 trees is 1e-2
-
-console = Console(soft_wrap=True)
 
 
 def load_rows() -> tuple[np.ndarray, np.ndarray]:
@@ -42,12 +38,12 @@ def load_rows() -> tuple[np.ndarray, np.ndarray]:
         rows, float32 (569, 30), and classes, int64 (569,).
     """
     rows, classes = load_breast_cancer(return_X_y=True)
-    # The ONNX model takes float32. A forest turns float64 into it by itself; a scaler before it would not.
+    # The ONNX model takes float32. A forest converts float64 itself; a scaler before it would not.
     return rows.astype(np.float32), classes
 
 
 def train(trees: int = TREES) -> RandomForestClassifier:
-    """Fit the forest on TRAINED_ON of the rows; equal numbers of trees give equal forests."""
+    """Fit the forest on TRAINED_ON of the rows. The same number of trees gives the same forest."""
     rows, classes = load_rows()
     rows, _, classes, _ = train_test_split(
         rows, classes, train_size=TRAINED_ON, stratify=classes, random_state=RANDOM_STATE
@@ -65,18 +61,18 @@ def convert(forest: RandomForestClassifier) -> onnx.ModelProto:
     """
     model = skl2onnx.convert_sklearn(
         forest,
-        name="forest",  # or a random one, and no two files would be equal
+        name="forest",  # by default a random one, and no two files are equal
         initial_types=[("input", FloatTensorType([None, forest.n_features_in_]))],
         options={id(forest): {"zipmap": False}},
         target_opset=OPSETS,
     )
     for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # skl2onnx leaves it without a name
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # skl2onnx gives it no name
     return model
 
 
 def add_metadata(model: onnx.ModelProto, forest: RandomForestClassifier) -> None:
-    """Write into the model what a caller must know: the classes' names, the columns' names in order, the origin.
+    """Write into the model what a caller must know: the names of classes and columns, in order, and the origin.
 
     `labels` and `features` are JSON lists; `architecture`, `weights` and `exporter` are text.
     """
@@ -119,49 +115,39 @@ def compare(path: Path, rows: np.ndarray, labels: np.ndarray, probabilities: np.
 
 
 def export(forest: RandomForestClassifier, output: Path) -> float:
-    """Convert, check and compare in a folder of its own; only then does the file take its place.
+    """Convert, check and compare the forest; only then does the file replace what is at output.
 
     Returns:
         compare()'s difference.
 
     Raises:
-        Problem: as compare(). What was at output before is still there then.
-        OSError: the file cannot be written.
+        Problem: as compare(), or the file cannot be written. What was at output before is still there.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, since a file can be moved in one step only within a file system.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        path = Path(folder) / output.name
+    with whole_file(output) as path:
         model = convert(forest)
         add_metadata(model, forest)
         onnx.save(model, path)
         onnx.checker.check_model(path, full_check=True)
         rows, _ = load_rows()
-        difference = compare(path, rows, forest.predict(rows), forest.predict_proba(rows))
-        os.replace(path, output)
-    return difference
+        return compare(path, rows, forest.predict(rows), forest.predict_proba(rows))
 
 
 def main(
     trees: Annotated[int, Option(min=1, help="How many trees vote.")] = TREES,
-    output: Annotated[Path, Option(help="Where to.")] = MODELS_DIR / "forest.onnx",
+    output: Annotated[Path, Option(help="The file to write.")] = MODELS_DIR / "forest.onnx",
 ) -> None:
     """Train a forest, export it to ONNX, and compare the two on every row of the data set."""
     with console.status("Training ..."):
         forest = train(trees)
-    try:
-        difference = export(forest, output)
-    except OSError as error:
-        raise Problem(f"{output} could not be written: {error.strerror or error}.") from error
+    difference = export(forest, output)
 
     session = ort.InferenceSession(output, providers=["CPUExecutionProvider"])
-    table = Table(title=f"{output.name}: {output.stat().st_size / 1e3:.0f} kB, {trees} trees", title_justify="left")
-    for column in ("", "name", "type", "shape"):
-        table.add_column(column)
-    for kind, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
-        for value in values:
-            table.add_row(kind, value.name, value.type, f"({', '.join(map(str, value.shape))})")
-    console.print(table)
+    values = [("input", value) for value in session.get_inputs()] + [
+        ("output", value) for value in session.get_outputs()
+    ]
+    rows = [(kind, value.name, value.type, f"({', '.join(map(str, value.shape))})") for kind, value in values]
+    size = f"{output.stat().st_size / 1e3:.0f} kB"
+    print_table(rows, "", "name", "type", "shape", title=f"{output.name}: {size}, {trees} trees")
     console.print(
         f"Agrees with scikit-learn on all {len(load_rows()[0])} rows: the same labels,"
         f" probabilities at most {difference:.1e} apart."

@@ -1,20 +1,18 @@
 """What a service that is made of several services must do, beside what every service must (under_load.py)."""
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from bad_input import encoded
+from bad_input import CAT, GREY, encoded
 from image_service import assert_does_not_start
 from PIL import Image
 from small_models import small_model
+from under_load import metric, stopped, wait_until
 
 from course.harness import http
-from course.harness.load import CLIENTS, answers, ask, tally, workers
+from course.harness.load import CLIENTS, answers, ask, tally
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
@@ -23,43 +21,16 @@ WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
 
 
-def small_models(folder: Path, **traps: dict[str, str]) -> Path:
-    """A MODELS_DIR with models that answer in a millisecond; traps, by name: what small_model makes of an image."""
-    for seed, name in enumerate(("resnet18", "model_a", "model_b")):
-        small_model(folder / f"{name}.onnx", seed=seed, **traps.get(name, {}))
-    return folder
-
-
-def big_image() -> bytes:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    return encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-
-
-def assert_answers_all(server: Server, requests: int = 600) -> None:
+def assert_answers_all(server: Server, requests: int = 400) -> None:
     """So many requests from CLIENTS clients at once, and not one that fails."""
-    answered = answers(server, requests)
+    answered = answers(server, requests, body=GREY)
     expect(
         all(one.status == 200 for one in answered),
         called=f"{requests} POST /classify from {CLIENTS} clients",
         got=tally(answered),
         expected="200 for all of them",
-        hint=f'runner_connection={{"max_requests": 1_000_000, "max_age": 86400.0}} on each dependency.{server.last_words()}',
+        hint=f"finish(ImageClassifierService), from serving.service, keeps the connections between services open.{server.last_words()}",
     )
-
-
-@contextmanager
-def stopped(server: Server, service: str) -> Iterator[None]:
-    """The workers of one of the services stand still during the block: they listen, and answer nothing."""
-    processes = workers(server, service)
-    if not processes:
-        fail(f"There is no service called {service}: no process with --service-name {service}.{server.last_words()}")
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
 
 
 def assert_ready_only_with(server: Server, service: str) -> None:
@@ -76,13 +47,10 @@ def assert_ready_only_with(server: Server, service: str) -> None:
         called=f"GET /readyz and /livez while the worker of {service} stands still (kill -STOP)",
         got=statuses,
         expected="503 and 200, each within 8 s",
-        hint="async def __is_ready__(self): return await all_ready(...), from serving.http, with every dependency",
+        hint="async def __is_ready__(self): return await all_ready(...), from serving.service, with every dependency",
     )
-    give_up = time.monotonic() + 20
-    while not http.get(f"{server.url}/readyz", timeout=20).is_success:
-        if time.monotonic() > give_up:
-            fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
-        time.sleep(0.1)
+    if not wait_until(lambda: http.get(f"{server.url}/readyz", timeout=20).is_success, seconds=20):
+        fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
 
 
 def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> None:
@@ -117,29 +85,60 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
     )
 
 
+def assert_listens_while_decoding(server: Server) -> None:
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
+
+
 def assert_refuses_in_one_sentence(server: Server) -> None:
     response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
     expect(
         response.status_code == 400
-        and "got 12 bytes that are none" in response.text
+        and "these 12 bytes are not an image" in response.text
         and response.text.count("error") == 1
         and "\\" not in response.text,
         called="POST /classify with b'not an image'",
         got=f"{response.status_code} {response.text[:300]}",
         expected="400, and the sentence of open_image, without JSON in it",
-        hint=f"reason(error), from serving.http, is the sentence with which a dependency refused.{server.last_words()}",
+        hint=f"reason(error), from serving.service, is the sentence with which a dependency refused.{server.last_words()}",
     )
 
 
 def requests_counted(server: Server, service: str) -> int:
-    """How many API calls one of the services has answered, from the server's metrics."""
-    lines = server.request("GET", "/metrics").text.splitlines()
-    counts = [line for line in lines if line.startswith("bentoml_service_request_total{")]
-    own = [line for line in counts if f'runner_name="{service}"' in line and 'endpoint="/readyz"' not in line]
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
+    """How many API calls one of the services has answered."""
+    return metric(server, "bentoml_service_request_total", service, lambda line: 'endpoint="/readyz"' not in line)
+
+
+def assert_asks_both(server: Server, late: str, early: str) -> None:
+    """A service that asks one model after the other waits for the first, and the second hears nothing."""
+    given = []
+    before = requests_counted(server, early)
+    with stopped(server, late):
+        thread = threading.Thread(
+            target=lambda: given.append(http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
+        )
+        thread.start()
+        answered = wait_until(lambda: requests_counted(server, early) > before, seconds=10)
+        already = len(given)
+    thread.join()
+    expect(
+        answered and not already and given[0].status_code == 200,
+        called=f"POST /classify while the worker of {late} stands still (kill -STOP), until {early} has answered",
+        got=f"{early} was {'' if answered else 'not '}asked; the answer came {'before' if already else 'after'} {late}'s",
+        expected=f"{early} answers meanwhile, and the whole when {late} goes on",
+        hint="await asyncio.gather(a, b) asks both and waits then; `await a`, `await b` asks b when a has answered",
+    )
 
 
 def assert_needs_its_model(submission: Submission, file: str, folder: Path, problem: str) -> None:
     """With a folder that cannot be served, `bentoml serve` ends with a sentence that names the problem."""
     (folder / problem).unlink(missing_ok=True)
     assert_does_not_start(submission, file, {"MODELS_DIR": str(folder)}, problem)
+
+
+def assert_needs_the_same_labels(submission: Submission, file: str, folder: Path) -> None:
+    """With two models whose labels differ, `bentoml serve` ends with a sentence that says so."""
+    small_model(folder / "model_b.onnx", metadata={"labels": '["other"' + ', "other"' * 999 + "]"})
+    assert_needs_its_model(submission, file, folder, "labels")

@@ -28,17 +28,14 @@ def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
-    """tests/reference.py: what PyTorch and torchvision answer. In a process of its own, for torch takes seconds."""
+    """tests/reference.py: what PyTorch and torchvision answer. In a process of its own: importing torch takes seconds."""
     return Submission(ROOT / "tests", tmp_path_factory.mktemp("reference"), trusted=True)
 
 
 @pytest.fixture(scope="session")
 def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As models_dir, but the last biases are of this run alone.
-
-    Nobody can work out at home what these models answer, and hand in the answers.
-    """
-    import onnx  # here and below: most exercises need neither, and `make check` shall be quick
+    """As models_dir, but the last biases are new in each run: nobody can hand in what these models answer."""
+    import onnx  # here and below: most exercises need neither, and `make check` should be quick
     from onnx import numpy_helper
 
     folder = tmp_path_factory.mktemp("fresh_models")
@@ -56,3 +53,27 @@ def fresh_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 def models_dir() -> Path:
     """A folder with real models: see course/harness/models_for_tests.py."""
     return models_for_tests.ready()
+
+
+@pytest.fixture(scope="session")
+def session(fresh_models_dir: Path):
+    """ONNX Runtime's session with the resnet18 of this run."""
+    import onnxruntime as ort
+
+    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def small_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODELS_DIR of one test file, which may change it; its resnet18 answers in a millisecond, white images later."""
+    from small_models import small_models
+
+    return small_models(tmp_path_factory.mktemp("small_models"), resnet18={"white": "slowish"})
+
+
+@pytest.fixture(scope="module")
+def small_session(small_models_dir: Path):
+    """ONNX Runtime's session with that resnet18, as it was at first."""
+    import onnxruntime as ort
+
+    return ort.InferenceSession((small_models_dir / "resnet18.onnx").read_bytes(), providers=["CPUExecutionProvider"])

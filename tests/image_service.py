@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime as ort
-from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT
+from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
 from course.harness.server import Server
@@ -21,6 +22,26 @@ def tensor(*images: Path) -> np.ndarray:
 
 def best_five(session: ort.InferenceSession, image: Image.Image) -> list[dict]:
     return top5(session.run(None, {"input": preprocess(image)})[0][0], labels(session))
+
+
+def assert_ok(server: Server, response: httpx.Response, called: str, hint: str) -> None:
+    expect(
+        response.status_code == 200,
+        called=called,
+        got=f"{response.status_code} {response.text[:200]}",
+        expected="200",
+        hint=f"{hint}{server.last_words()}",
+    )
+
+
+def assert_predicts(
+    server: Server, session: ort.InferenceSession, images: np.ndarray, called: str, npy: bytes | None = None
+) -> None:
+    """POST /predict answers the model's logits; with npy, POST /predict_npy, whose body that is."""
+    how = {"json": {"image": images.tolist()}} if npy is None else {"content": npy}
+    response = server.request("POST", "/predict" if npy is None else "/predict_npy", **how)
+    assert_ok(server, response, called, "run the session on the whole batch.")
+    assert_logits(response.json(), session.run(None, {"input": images.astype("float32")})[0], called, server)
 
 
 def assert_logits(got: object, expected: np.ndarray, called: str, server: Server) -> None:
@@ -52,6 +73,15 @@ def assert_classified(server: Server, data: bytes, called: str, expected: list[d
     )
 
 
+def assert_classifies(server: Server, session: ort.InferenceSession, image: Path | str) -> None:
+    """POST /classify answers the model's five best labels for a file, or for one of IMAGES."""
+    if isinstance(image, Path):
+        data, rgb, name = image.read_bytes(), Image.open(image).convert("RGB"), image.name
+    else:
+        (data, rgb), name = IMAGES[image](), f"a {image} image"
+    assert_classified(server, data, f"POST /classify with {name}", best_five(session, rgb))
+
+
 def assert_refused(server: Server, called: str, response, statuses: tuple[int, ...] = (400, 413, 415, 422)) -> None:
     try:
         said = json.dumps(response.json()).lower()
@@ -69,7 +99,7 @@ def assert_refused(server: Server, called: str, response, statuses: tuple[int, .
 
 
 def assert_still_serves(server: Server, when: str) -> None:
-    """Refusing everybody is no merit."""
+    """A service that refuses everybody passes no test."""
     response = server.request("POST", "/classify", content=CAT.read_bytes())
     expect(
         response.status_code == 200,
@@ -80,29 +110,54 @@ def assert_still_serves(server: Server, when: str) -> None:
     )
 
 
+def assert_refuses_bad_image(server: Server, kind: str) -> None:
+    """POST /classify with one kind of what is not an image."""
+    response = server.request("POST", "/classify", content=BAD_IMAGES[kind](), headers={"content-type": "image/png"})
+    assert_refused(server, f"POST /classify with {kind.replace('_', ' ')}", response)
+
+
+def assert_refuses_too_much(server: Server, path: str, megabytes: int, announced: bool = True) -> None:
+    """A body over the limit, whether or not the caller says beforehand how long it is."""
+    chunk = CAT.read_bytes().ljust(2**20, b" ")
+    body = chunk * megabytes if announced else (chunk for _ in range(megabytes))
+    response = server.request("POST", path, content=body)
+    assert_refused(server, f"POST {path} with {megabytes} MiB", response, statuses=(413,))
+
+
 def assert_refuses_bad_images(server: Server) -> None:
-    """POST /classify with everything that is no image."""
-    for kind, make in BAD_IMAGES.items():
-        response = server.request("POST", "/classify", content=make(), headers={"content-type": "image/png"})
-        assert_refused(server, f"POST /classify with {kind.replace('_', ' ')}", response)
-    response = server.request("POST", "/classify", content=CAT.read_bytes().ljust(11 * 2**20, b" "))
-    assert_refused(server, "POST /classify with 11 MiB", response, statuses=(413,))
+    """POST /classify with everything that is not an image."""
+    for kind in BAD_IMAGES:
+        assert_refuses_bad_image(server, kind)
+    assert_refuses_too_much(server, "/classify", 11)
     response = server.request("POST", "/classify", files={"image": CAT.read_bytes()})
     assert_refused(server, "POST /classify with a form", response)
 
 
+def post_json(server: Server, body: bytes | str) -> httpx.Response:
+    return server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
+
+
+def bad_tensor(kind: str) -> str:
+    """The JSON with one of BAD_TENSORS."""
+    return json.dumps({"image": BAD_TENSORS[kind]()})
+
+
+def assert_refuses_json(server: Server, kind: str, body: bytes | str, hint: str) -> None:
+    """POST /predict with JSON that is not a tensor: a framework may refuse it in its own words."""
+    response = post_json(server, body)
+    expect(
+        response.status_code in (400, 422) and response.headers.get("content-type", "").startswith("application/json"),
+        called=f"POST /predict with {kind.replace('_', ' ')}",
+        got=f"{response.status_code} {response.text[:300]}",
+        expected="400 or 422, with JSON that says what is wrong",
+        hint=f"{hint}{server.last_words()}",
+    )
+
+
 def assert_refuses_bad_tensors(server: Server) -> None:
     """POST /predict with every tensor and every JSON that it cannot take."""
-    bodies = {kind: json.dumps({"image": make()}) for kind, make in BAD_TENSORS.items()} | BAD_JSON
-    for kind, body in bodies.items():
-        response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
-        expect(
-            response.status_code in (400, 422) and response.headers["content-type"].startswith("application/json"),
-            called=f"POST /predict with {kind.replace('_', ' ')}",
-            got=f"{response.status_code} {response.text[:300]}",
-            expected="400 or 422, with JSON that says what is wrong",
-            hint=f"BeforeValidator(as_batch) in the annotation of `image`.{server.last_words()}",
-        )
+    for kind, body in [*((kind, bad_tensor(kind)) for kind in BAD_TENSORS), *BAD_JSON.items()]:
+        assert_refuses_json(server, kind, body, "BeforeValidator(as_batch) in the annotation of `image`.")
     assert_still_serves(server, "after bad tensors")
 
 

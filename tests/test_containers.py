@@ -150,7 +150,7 @@ def test_each_step_says_which_one_comes_before_it(tmp_path):
         ("bento", "--ex=12"): "EX=12: its image needs a GPU",
         ("containerize", "--ex=13"): "There is no bento ex13_workers:latest. Build it first: make bento EX=13",
         ("containerize", "--ex=20", "--by=hand"): "EX=20: its model is in BentoML's store",
-        ("containerize", "--by=magic"): "BY=magic: an image is made by",
+        ("containerize", "--by=magic"): "--by: expected one of bento, hand.",
     }
     for words, sentence in said.items():
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""make doctor: what is wrong, and the command that mends it, whatever it is that is broken."""
+"""make doctor: what is wrong, and the command that fixes it, whatever is broken."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def test_without_an_environment(copy):
     code, lines = doctor(copy)
     assert code != 0
     assert lines["Environment"].startswith("WRONG")
-    assert lines["Environment"].endswith(".venv is not there  →  make setup")
+    assert lines["Environment"].endswith(".venv does not exist  →  make setup")
 
 
 def test_with_half_an_environment(copy):
@@ -55,7 +55,7 @@ def test_with_half_an_environment(copy):
     (copy.folder / "models" / "resnet18.onnx").write_bytes(b"some model")
     code, lines = doctor(copy)
     assert code != 0
-    assert lines["Environment"].endswith("setup did not get to its end  →  make setup")
+    assert lines["Environment"].endswith("setup did not finish  →  make setup")
     assert "is missing" in lines["Packages"]
     assert lines["Packages"].endswith("rm -f .venv/.ready && make setup")
     assert "cannot be tried without the packages" in lines["Model"]
@@ -122,7 +122,7 @@ def test_a_model_that_is_missing_or_broken(copy):
 
 
 @pytest.mark.parametrize(
-    ("docker", "found", "mend"),
+    ("docker", "found", "fix"),
     [
         (None, "not installed", "https://docs.docker.com/get-docker/"),
         ("echo 27.1", "27.1", ""),
@@ -131,7 +131,7 @@ def test_a_model_that_is_missing_or_broken(copy):
     ],
     ids=["none", "runs", "not_allowed", "no_daemon"],
 )
-def test_docker_as_its_command_answers(copy, docker, found, mend):
+def test_docker_as_its_command_answers(copy, docker, found, fix):
     """A command of that name stands in: a test cannot take the real daemon away. Without Docker much can be done."""
     tools = copy.folder / "bin"
     tools.mkdir()
@@ -146,4 +146,4 @@ def test_docker_as_its_command_answers(copy, docker, found, mend):
     code, lines = doctor(copy)
     assert code == 0
     assert found in lines["Docker"]
-    assert mend in lines["Docker"]
+    assert fix in lines["Docker"]

@@ -6,13 +6,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from PIL import Image
+from scripts import expect_success
 from small_models import LABELS, small_model
 
 from course import ROOT
 from course.harness.submission import Submission
 from course.harness.verdicts import expect
 from serving.images import open_image
-from serving.images import preprocess as reference_preprocess  # test_serving_images.py holds it against torchvision
+from serving.images import preprocess as reference_preprocess  # test_serving_images.py compares it with torchvision
 from serving.model import softmax as reference_softmax
 
 CAT, COFFEE = ROOT / "data" / "cat.png", ROOT / "data" / "coffee.png"
@@ -20,7 +21,7 @@ CAT, COFFEE = ROOT / "data" / "cat.png", ROOT / "data" / "coffee.png"
 
 @pytest.fixture(scope="module")
 def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of another author, whose input and output have other names."""
+    """A model whose input and output have other names."""
     return small_model(tmp_path_factory.mktemp("models") / "renamed.onnx", input_name="pixels", output_name="scores")
 
 
@@ -140,15 +141,45 @@ def are_pairs(got: object) -> bool:
     )
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
 def test_prints_the_labels_of_photographs(submission, renamed):
     finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed)
     best = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=CAT)
     label = best[0][0] if are_pairs(best) and best else "none, as classify() returned none"
-    expect(
-        finished.code == 0 and label in finished.output and "RANDOM" in finished.output,
+    expect_success(
+        finished,
+        label,
+        "RANDOM",
         called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
-        got=f"exit code {finished.code}: {finished.output[-500:]}",
-        expected=f"exit code 0, the labels (such as {label!r}), and a warning that the weights are RANDOM",
+        expected=f"the labels (such as {label!r}), and a warning that the weights are RANDOM",
         hint="call classify() for each image; the metadata says `weights: random seed 5`",
+    )
+
+
+# Python imports a module of this name when it starts.
+SITECUSTOMIZE = """
+import onnxruntime
+
+def counted(*arguments, original=onnxruntime.InferenceSession.__init__, **options):
+    with open({note!r}, "a") as file:
+        file.write("loaded ")
+    original(*arguments, **options)
+
+onnxruntime.InferenceSession.__init__ = counted
+"""
+
+
+@pytest.mark.points(0.5)
+def test_loads_the_model_once_for_all_images(submission, renamed, tmp_path):
+    note = tmp_path / "loaded"
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE.format(note=str(note)))
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed, env=env, writes=[tmp_path])
+    loaded = note.read_text().count("loaded") if note.exists() else 0
+    expect(
+        finished.code == 0 and loaded == 1,
+        called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
+        got=f"exit code {finished.code}, {loaded} sessions opened: {finished.output[-300:]}",
+        expected="exit code 0 and one session for all images: loading takes longer than running",
+        hint="put @functools.cache on open_session(): called again, it returns the session that it has",
     )

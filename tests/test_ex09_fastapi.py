@@ -11,11 +11,20 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import onnxruntime as ort
 import pytest
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
-from image_service import assert_classified, assert_logits, assert_refused, assert_still_serves, best_five, tensor
-from PIL import Image
+from image_service import (
+    assert_classifies,
+    assert_predicts,
+    assert_refused,
+    assert_refuses_bad_image,
+    assert_refuses_json,
+    assert_refuses_too_much,
+    assert_still_serves,
+    bad_tensor,
+    post_json,
+    tensor,
+)
 
 from course import ROOT
 from course.base.processes import free_port, left_behind, wait
@@ -33,51 +42,31 @@ def server(submission: Submission, fresh_models_dir: Path):
         yield running
 
 
-@pytest.fixture(scope="module")
-def session(fresh_models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
-
-
 # ------------------------------------------------------------------------------ answers
 
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, session):
-    image = tensor(CAT)
-    response = server.request("POST", "/predict", json={"image": image.tolist()})
-    called = "POST /predict with one preprocessed photograph as JSON"
-    expect(
-        response.status_code == 200,
-        called=called,
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200",
-        hint=f"as_batch, session.run, .tolist().{server.last_words()}",
-    )
-    assert_logits(response.json(), session.run(None, {"input": image})[0], called, server)
+    assert_predicts(server, session, tensor(CAT), "POST /predict with one preprocessed photograph as JSON")
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
 def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224)).astype(dtype)
-    response = server.request("POST", "/predict", json={"image": images.tolist()})
-    got = response.json() if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
-    called = f"POST /predict with five images of {dtype} numbers"
-    assert_logits(got, session.run(None, {"input": images.astype("float32")})[0], called, server)
+    assert_predicts(server, session, images, f"POST /predict with five images of {dtype} numbers")
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
-    expected = best_five(session, Image.open(image).convert("RGB"))
-    assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
+    assert_classifies(server, session, image)
 
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
-    data, rgb = IMAGES[kind]()
-    assert_classified(server, data, f"POST /classify with a {kind} image", best_five(session, rgb))
+    assert_classifies(server, session, kind)
 
 
 @pytest.mark.points(0.5)
@@ -89,7 +78,7 @@ def test_classify_says_where_the_weights_came_from(server):
         response.status_code == 200 and response.json().get("weights") == "random seed 7",
         called="curl --data-binary @data/cat.png .../classify",
         got=f"{response.status_code} {response.text[:300]}",
-        expected='{"predictions": [...], "weights": "random seed 7"}: whoever sees these labels must know',
+        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
         hint=f"weights(session) reads it from the model's metadata; RequestLimits lets curl's bodies through.{server.last_words()}",
     )
 
@@ -100,8 +89,7 @@ def test_classify_says_where_the_weights_came_from(server):
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_TENSORS)
 def test_predict_refuses_bad_tensors(server, kind):
-    body = json.dumps({"image": BAD_TENSORS[kind]()})
-    response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
+    response = post_json(server, bad_tensor(kind))
     called = f"POST /predict with {kind.replace('_', ' ')}"
     assert_refused(server, called, response)
     expect(
@@ -116,23 +104,15 @@ def test_predict_refuses_bad_tensors(server, kind):
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_JSON)
 def test_predict_refuses_bad_json(server, kind):
-    body = BAD_JSON[kind]
-    response = server.request("POST", "/predict", content=body, headers={"content-type": "application/json"})
-    expect(
-        response.status_code in (400, 422) and response.headers.get("content-type", "").startswith("application/json"),
-        called=f"POST /predict with the body {body[:20]!r}",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="400 or 422, with JSON that says what is wrong",
-        hint=f"FastAPI does this where `image` is a declared parameter: Body(embed=True).{server.last_words()}",
-    )
+    hint = "FastAPI does this where `image` is a declared parameter: Body(embed=True)."
+    assert_refuses_json(server, kind, BAD_JSON[kind], hint)
     assert_still_serves(server, "after bad JSON")
 
 
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_classify_refuses_what_is_no_image(server, kind):
-    response = server.request("POST", "/classify", content=BAD_IMAGES[kind](), headers={"content-type": "image/png"})
-    assert_refused(server, f"POST /classify with {kind.replace('_', ' ')}", response)
+    assert_refuses_bad_image(server, kind)
 
 
 @pytest.mark.points(0.25)
@@ -140,10 +120,7 @@ def test_classify_refuses_what_is_no_image(server, kind):
 @pytest.mark.parametrize(("path", "megabytes"), [("/classify", 11), ("/predict", 65)], ids=["classify", "predict"])
 def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     """10 MiB for an image, 64 MiB for a tensor; whether or not the caller says beforehand how long it is."""
-    chunk = CAT.read_bytes().ljust(2**20, b" ")
-    body = chunk * megabytes if announced else (chunk for _ in range(megabytes))
-    response = server.request("POST", path, content=body)
-    assert_refused(server, f"POST {path} with {megabytes} MiB", response, statuses=(413,))
+    assert_refuses_too_much(server, path, megabytes, announced)
 
 
 @pytest.mark.points(0.125)
@@ -366,7 +343,7 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 @pytest.mark.points(0.5)
 def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """Whoever imports torch or torchvision here gets these modules instead, which end the import."""
+    """An import of torch or torchvision finds these modules instead, which end the program."""
     for name in ("torch", "torchvision"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}

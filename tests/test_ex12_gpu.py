@@ -7,20 +7,18 @@ import onnxruntime as ort
 import pytest
 from bad_input import CAT, COFFEE
 from image_service import (
-    assert_classified,
-    assert_logits,
+    assert_classifies,
+    assert_predicts,
     assert_refuses_bad_images,
     assert_refuses_bad_tensors,
-    best_five,
     tensor,
 )
-from PIL import Image
 from small_models import small_model
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
 from course.harness.load import workers
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect
 
 SERVICE = "ex12_gpu.py"
 WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -38,14 +36,9 @@ HERE = provider_here()
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, fresh_models_dir):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as running:
+def server(submission: Submission, small_models_dir: Path):
+    with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir)}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def session(fresh_models_dir) -> ort.InferenceSession:
-    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx", providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.points(1)
@@ -69,13 +62,13 @@ def test_says_so_at_start_and_warns_where_it_is_no_gpu(server):
         called="bentoml serve",
         got=f"{len(lines)} lines in the log that name {HERE}: {lines}",
         expected="one: a WARNING, where it is not CUDAExecutionProvider, that names both, and why_not()",
-        hint="log.warning(...) in check_provider(), which runs once, not in __init__, which runs in every worker",
+        hint="log.warning(...) in check_model(), which runs once, not in __init__, which runs in every worker",
     )
 
 
 @pytest.mark.points(2.5)
-def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, fresh_models_dir, tmp_path):
-    assert_refuses_to_start(submission, {"MODELS_DIR": str(fresh_models_dir), "REQUIRE_GPU": "1"}, "REQUIRE_GPU=1")
+def test_refuses_to_start_without_a_gpu_where_the_user_asked_for_it(submission, small_models_dir, tmp_path):
+    assert_refuses_to_start(submission, {"MODELS_DIR": str(small_models_dir), "REQUIRE_GPU": "1"}, "REQUIRE_GPU=1")
     assert_refuses_to_start(submission, {"MODELS_DIR": str(tmp_path)}, "There is no model")
 
 
@@ -88,7 +81,7 @@ def assert_refuses_to_start(submission: Submission, env: dict[str, str], says: s
             called=f"bentoml serve, where it should say: {says} ...",
             got=f"exit code {code}.{server.last_words()}",
             expected="a non-zero exit code, and one sentence that says what cannot be had",
-            hint="in open_session() raise BadModel; check_provider() makes it a BentoMLException, which ends the start",
+            hint="in open_session() raise BadModel; check_model() makes it a BentoMLException, which ends the start",
         )
 
 
@@ -105,20 +98,13 @@ def test_is_given_a_gpu_of_its_own(server):
 
 
 @pytest.mark.points(1)
-def test_classifies_wherever_it_runs(server, session):
-    expected = best_five(session, Image.open(CAT).convert("RGB"))
-    assert_classified(server, CAT.read_bytes(), "POST /classify with cat.png", expected)
+def test_classifies_wherever_it_runs(server, small_session):
+    assert_classifies(server, small_session, CAT)
 
 
 @pytest.mark.points(1)
-def test_predicts_wherever_it_runs(server, session):
-    image = tensor(CAT, COFFEE)
-    response = server.request("POST", "/predict", json={"image": image.tolist()})
-    if response.status_code != 200:
-        fail(f"POST /predict answered {response.status_code} {response.text[:200]}.{server.last_words()}")
-    assert_logits(
-        response.json(), session.run(None, {"input": image})[0], "POST /predict with cat.png and coffee.png", server
-    )
+def test_predicts_wherever_it_runs(server, small_session):
+    assert_predicts(server, small_session, tensor(CAT, COFFEE), "POST /predict with cat.png and coffee.png")
 
 
 @pytest.mark.points(1)
@@ -133,5 +119,5 @@ def test_survives_a_killed_worker(server):
 
 
 @pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_on_sigterm(submission, fresh_models_dir):
-    assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir)})
+def test_finishes_what_it_accepted_on_sigterm(server):
+    assert_finishes_on_sigterm(server)

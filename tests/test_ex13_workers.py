@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT, COFFEE
 from image_service import (
     assert_classified,
-    assert_logits,
+    assert_predicts,
     assert_refuses_bad_images,
     assert_refuses_bad_tensors,
     assert_still_serves,
@@ -42,15 +41,9 @@ def os_threads(server: Server) -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose model the last test replaces."""
-    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def server(submission: Submission, own_models: Path):
+def server(submission: Submission, small_models_dir: Path):
     """Three workers, each with its share of the cores."""
-    env = {"MODELS_DIR": str(own_models), "WORKERS": "3"}
+    env = {"MODELS_DIR": str(small_models_dir), "WORKERS": "3"}
     with submission.serve(SERVICE, env=env) as running:
         running.os_threads = os_threads(running)  # before the first request, which may start another
         yield running
@@ -61,11 +54,6 @@ def working(server: Server) -> Server:
     """The server, once it classifies at all: what comes next would wait long for one that does not."""
     assert_still_serves(server, "before the load")
     return server
-
-
-@pytest.fixture(scope="module")
-def session(fresh_models_dir: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(fresh_models_dir / "resnet18.onnx")
 
 
 @contextmanager
@@ -128,9 +116,9 @@ def test_starts_as_many_workers_as_wanted(working):
 
 
 @pytest.mark.points(1)
-def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, working, fresh_models_dir):
+def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, working, small_models_dir):
     """ONNX Runtime's threads are threads of the process: nine are eight more than one."""
-    env = {"MODELS_DIR": str(fresh_models_dir), "WORKERS": "1", "THREADS": "9"}
+    env = {"MODELS_DIR": str(small_models_dir), "WORKERS": "1", "THREADS": "9"}
     with submission.serve(SERVICE, env=env) as server:
         got, processes = os_threads(server), len(workers(server))
     share = max(1, cores() // 3)
@@ -144,9 +132,9 @@ def test_a_worker_has_its_share_of_threads_or_as_many_as_wanted(submission, work
 
 
 @pytest.mark.points(1)
-def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, fresh_models_dir):
+def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, small_models_dir):
     """However many the machine has: here one, where processes can be confined to cores."""
-    environment = {"MODELS_DIR": str(fresh_models_dir)}
+    environment = {"MODELS_DIR": str(small_models_dir)}
     with confined_to_one_core() as available, submission.serve(SERVICE, env=environment) as server:
         got = len(workers(server))
     expect(
@@ -159,10 +147,10 @@ def test_starts_one_worker_for_each_core_that_it_may_use(submission, working, fr
 
 
 @pytest.mark.points(1)
-def test_says_which_setting_is_wrong(submission, working, fresh_models_dir):
+def test_says_which_setting_is_wrong(submission, working, small_models_dir):
     wrong = [("WORKERS", "two"), ("WORKERS", "0"), ("THREADS", "-1"), ("THREADS", "1.5")]
     for name, value in wrong:
-        with submission.starting(SERVICE, env={"MODELS_DIR": str(fresh_models_dir), name: value}) as server:
+        with submission.starting(SERVICE, env={"MODELS_DIR": str(small_models_dir), name: value}) as server:
             code = server.exit_code()
             log = server.log.read_text(errors="replace")
         expect(
@@ -178,9 +166,9 @@ def test_says_which_setting_is_wrong(submission, working, fresh_models_dir):
 
 
 @pytest.mark.points(1)
-def test_every_worker_answers_while_the_others_hang(working, session):
+def test_every_worker_answers_while_the_others_hang(working, small_session):
     """All but one are stopped in turn. A hung worker costs what it has accepted; new connections go to the others."""
-    images = {image: best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
+    images = {image: best_five(small_session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
     own = workers(working)
     for awake in own:
         stopped = [one for one in own if one != awake]
@@ -196,18 +184,9 @@ def test_every_worker_answers_while_the_others_hang(working, session):
 
 
 @pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, session):
+def test_predict_answers_the_models_logits(server, small_session):
     images = tensor(CAT, COFFEE)
-    response = server.request("POST", "/predict", json={"image": images.tolist()})
-    called = "POST /predict with two preprocessed photographs as JSON"
-    expect(
-        response.status_code == 200,
-        called=called,
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200",
-        hint=f"run the session on the array.{server.last_words()}",
-    )
-    assert_logits(response.json(), session.run(None, {"input": images})[0], called, server)
+    assert_predicts(server, small_session, images, "POST /predict with two preprocessed photographs as JSON")
 
 
 @pytest.mark.points(0.5)
@@ -224,21 +203,21 @@ def test_classify_refuses_what_is_no_image(server):
 
 
 @pytest.mark.points(0.5)
-def test_survives_a_killed_worker(working):
-    under_load.assert_survives_a_killed_worker(working)
+def test_survives_a_killed_worker(server):
+    under_load.assert_survives_a_killed_worker(server)
 
 
 @pytest.mark.points(0.5)
-def test_refuses_more_than_it_holds(working):
-    under_load.assert_answers_overload(working)
+def test_refuses_more_than_it_holds(server):
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_when_it_is_stopped(submission, working, fresh_models_dir):
-    under_load.assert_finishes_on_sigterm(submission, SERVICE, {"MODELS_DIR": str(fresh_models_dir), "WORKERS": "2"})
+def test_is_unharmed_by_a_new_model(server, small_models_dir):
+    """After all that ask what the first model answers: a worker that starts later serves the new one."""
+    under_load.assert_unharmed_by_a_new_model(server, small_models_dir)
 
 
 @pytest.mark.points(0.5)
-def test_is_unharmed_by_a_new_model(working, own_models):
-    """The last: a worker that starts after it serves the new model."""
-    under_load.assert_unharmed_by_a_new_model(working, own_models)
+def test_finishes_what_it_accepted_when_it_is_stopped(server):
+    under_load.assert_finishes_on_sigterm(server)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.main import get_command
 
 from course import ROOT
 from course.base.processes import free_port, marked, running, wait
+from course.cli import app, main
 from course.harness import http
+from serving import Problem
 
 # `make test` hands its own flags on to every make below it; what is tested here is a make of its own.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -128,27 +131,71 @@ def test_a_killed_worker_comes_back(submission, models_dir):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["serve", "PORT=abc"], "PORT=abc: a port is a number from 1 to 65535."),
-        (["serve", "PORT=65536"], "PORT=65536: a port is a number from 1 to 65535."),
-        (["client", "PORT="], "PORT=: a port is a number from 1 to 65535."),
-        (["client", "IMAGE=nowhere.png"], "IMAGE=nowhere.png: there is no file nowhere.png."),
-        (["client", "IMAGE="], "IMAGE=: name an image file, or several."),
+        (["serve", "PORT=abc"], "PORT=abc: expected a whole number from 1 to 65535."),
+        (["client", "IMAGE=data/cat.png nowhere.png"], "there is no file nowhere.png."),
         (["help", "EX=77"], "EX=77: no exercise has that number. There are 01"),
-        (["check", "EX=x"], "EX=x: no exercise has that number."),
-        (["serve", "EX=04"], "EX=04: exercise 04 has no service to serve."),
-        (["loadtest", "EX=04"], "EX=04: there are comparisons for 09"),
-        (["loadtest", "USERS=0"], "USERS=0: expected a whole number from 1 to 1000."),
-        (["netron", "EX=10"], "EX=10: there are graphs to look at for EX=03"),
-        (["serve", "SUBMISSION=nowhere"], "There is no nowhere/ex10_service.py."),
+        (["netron", "EX=10"], "EX=10: expected 03, the exported graph, or 06"),
+        (["netron", "04"], "Did you mean: make netron EX=04"),
+        (["serve", "SUBMISSION=data"], "There is no data/ex10_service.py."),
     ],
     ids=" ".join,
 )
-def test_a_wrong_variable_is_one_clear_line(words, sentence):
+def test_a_wrong_variable_of_make_is_one_clear_line(words, sentence):
     done = make(*words)
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make: ***")]
     assert len(said) == 1, said
     assert sentence in said[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("serve PORT=65536", "PORT=65536: expected a whole number from 1 to 65535."),
+        ("serve PORT=0", "PORT=0: expected a whole number from 1 to 65535."),
+        ("serve EX=04", "EX=04: exercise 04 has no service."),
+        ("serve SUBMISSION=nowhere", "SUBMISSION=nowhere: expected a folder that exists."),
+        ("check EX=04,x", "EX=x: no exercise has that number."),
+        ("solution FORCE=maybe", "FORCE=maybe: expected 1 for yes or 0 for no."),
+        ("loadtest EX=04", "EX=04: there are comparisons for 09"),
+        ("loadtest USERS=0", "USERS=0: expected a whole number from 1 to 1000."),
+        ("loadtest USERS=many", "USERS=many: expected a whole number from 1 to 1000."),
+        ("loadtest DURATION=-1", "DURATION=-1: expected a whole number from 1 to 600."),
+        ("loadtest ROUNDS=0", "ROUNDS=0: expected a whole number from 1 to 100."),
+        ("loadtest PAYLOAD=text", "PAYLOAD=text: expected one of image, json, npy."),
+        ("containerize BY=magic", "BY=magic: expected one of bento, hand."),
+        ("compare-images FRESH=2", "FRESH=2: expected 1 for yes or 0 for no."),
+        ("grade JOBS=0", "JOBS=0: expected a whole number from 1 to 64."),
+        ("grade TIME=soon", "TIME=soon: expected a whole number from 1 to 86400."),
+        ("grade ISOLATION=hope", "ISOLATION=hope: expected one of process, docker, limits, none."),
+        ("grade EX=99", "EX=99: no exercise has that number."),
+        ("gradescope ISOLATION=docker", "ISOLATION=docker: expected one of process, limits, none."),
+        ("serve --port x", "--port: expected a whole number from 1 to 65535."),
+        ("serve --prt 1", "No such option: --prt"),
+        ("surf", "No such command 'surf'."),
+    ],
+)
+def test_a_wrong_variable_or_option_is_one_sentence(monkeypatch, words, sentence):
+    """Variables as make hands them on: in the environment."""
+    command, *rest = words.split()
+    for name, _, value in (word.partition("=") for word in rest if "=" in word):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["course", command, *(word for word in rest if "=" not in word)])
+    with pytest.raises(Problem) as problem:
+        main()
+    assert str(problem.value).startswith(sentence)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    for name in ("PORT", "IMAGE", "EX", "SUBMISSION", "MODEL", "FORCE"):
+        monkeypatch.setenv(name, "")
+    became = []
+    monkeypatch.setattr("os.execv", lambda program, words: became.append(words[1:]))
+    monkeypatch.setattr("sys.argv", ["course", "client"])
+    with pytest.raises(SystemExit):
+        main()
+    client = ["solutions/ex10_client.py", "data/cat.png", "data/coffee.png"]
+    assert became == [[*client, "--url", "http://localhost:3000"]]
 
 
 def test_an_old_python_is_one_clear_line(tmp_path):
@@ -181,17 +228,23 @@ def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
     assert [line.split("==")[0] for line in pinned.stdout.splitlines()] == ["torch", "torchvision"]
 
 
-def test_help_lists_every_target_with_an_example():
+def test_help_fits_on_one_screen():
+    lines = make("help").stdout.splitlines()
+    assert len([line for line in lines if line.startswith("  make ")]) == 10
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_all_of_help_lists_every_target_and_variable():
     targets = set(re.findall(r"^([a-z-]+):(?!=).*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     phony = set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
-    text = make("help").stdout
+    text = make("help", "ALL=1").stdout
     assert targets == phony
     for target in targets:
-        assert re.search(rf"^  {target} .* make {target}\b", text, re.MULTILINE), (
-            f"{target} has no line with an example in:\n{text}"
-        )
-    for variable in ("EX", "PORT", "IMAGE", "BROWSER", "PYTHON", "CPU", "SUBMISSION", "USERS", "SERVICES"):
-        assert variable in text
+        assert re.search(rf"^  make {target}\b.*  \w", text, re.MULTILINE), f"{target} has no line in:\n{text}"
+    variables = {option.envvar for command in get_command(app).commands.values() for option in command.params}
+    for variable in variables - {None} | {"PYTHON", "CPU", "QUICK", "LIE", "PROJECT"}:
+        assert re.search(rf"^  (\S+, )*{variable}\b", text, re.MULTILINE), variable
 
 
 def test_help_shows_what_an_exercise_asks_for():

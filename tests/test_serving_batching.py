@@ -9,7 +9,7 @@ from course import ROOT
 LEARN = """
 from bentoml._internal.marshal.dispatcher import Optimizer
 if {patched}:
-    from serving.http import batch_without_waiting
+    from serving.bentoml_repairs import batch_without_waiting
     batch_without_waiting()
     batch_without_waiting()
 optimizer = Optimizer(60)

@@ -1,4 +1,4 @@
-"""What serving/http.py changes in BentoML."""
+"""What serving/bentoml_repairs.py changes in BentoML."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from course import ROOT
 CHANGED = {
     "dead workers are looked for every 2 s, also when asked twice": """
 from circus.controller import Controller
-from serving.http import restart_dead_workers_quickly
+from serving.bentoml_repairs import restart_dead_workers_quickly
 
 started = []
 Controller.start = lambda self: started.append(self.check_delay)
@@ -20,7 +20,7 @@ controller.start()
 assert started == [2000], started
 """,
     "schemas of inputs are worked out once, and stay what they were": """
-from serving.http import compute_schemas_once
+from serving.bentoml_repairs import compute_schemas_once
 from solutions.ex10_service import ImageClassifierService
 
 specs = [api.input_spec for api in ImageClassifierService.apis.values()]
@@ -35,7 +35,7 @@ import asyncio
 from types import SimpleNamespace
 from contextlib import ExitStack
 from bentoml._internal.utils.circus import Arbiter
-from serving.http import stop_dependencies_last
+from serving.bentoml_repairs import stop_dependencies_last
 
 told = []
 sockets = ExitStack()
@@ -59,7 +59,7 @@ assert [one.graceful_timeout for one in watchers] == [5, 5, 35]
 """,
     "a refusal of a dependency is its sentence again": """
 from bentoml.exceptions import InvalidArgument
-from serving.http import reason
+from serving.bentoml_repairs import reason
 
 assert reason(InvalidArgument('[{"error":"expected an image"}]')) == "expected an image"
 for other in ("expected an image", '{"detail": 3}', "[]", "3", '"text"'):

@@ -1,66 +1,81 @@
-"""What every service must stand while it is busy: a killed worker, SIGTERM, too many callers, a new model file."""
+"""What every service must stand while it is busy: a killed worker, SIGTERM, too many callers, a new model file.
 
-import asyncio
+Each of these first asks once whether the service classifies at all: the load would wait long for one that does not.
+"""
+
 import json
 import os
 import shutil
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-from bad_input import CAT
+from bad_input import GREY
+from image_service import assert_still_serves
 
 from course.base.processes import left_behind, wait
 from course.harness import http
-from course.harness.load import CLIENTS, Answer, ask, load, tally, workers
+from course.harness.load import CLIENTS, Answer, Crowd, ask, load, tally, workers
 from course.harness.server import Server
-from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
+PAUSE = 0.02  # seconds between a client's requests: a worker that starts meanwhile needs processor time, too
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether something becomes true in time."""
+    give_up = time.monotonic() + seconds
+    while not (now := holds()) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return now
 
 
 def wait_for(answered: list[Answer], more: int, server: Server) -> None:
     """Until so many more requests were answered with 200."""
-    wanted = Counter(answer.status for answer in answered)[200] + more
-    give_up = time.monotonic() + 60
-    while Counter(answer.status for answer in answered)[200] < wanted:
-        if time.monotonic() > give_up:
-            fail(f"The service answers no more under load: {tally(answered)}.{server.last_words()}")
-        time.sleep(0.05)
+
+    def successes() -> int:
+        return Counter(answer.status for answer in list(answered))[200]
+
+    wanted = successes() + more
+    if not wait_until(lambda: successes() >= wanted, seconds=60):
+        fail(f"The service no longer answers under load: {tally(answered)}.{server.last_words()}")
 
 
-def labels_in(answer: Answer) -> object:
-    """The predictions of one answer; the whole answer where it holds none."""
+@contextmanager
+def stopped(server: Server, service: str = "ImageClassifierService") -> Iterator[None]:
+    """The workers of one of the services stand still during the block: they listen, and answer nothing."""
+    processes = workers(server, service)
+    if not processes:
+        fail(f"There is no service called {service}: no process with --service-name {service}.{server.last_words()}")
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
     try:
-        return json.loads(answer.text)["predictions"]
-    except (ValueError, LookupError, TypeError):
-        return answer.text
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 def assert_survives_a_killed_worker(
     server: Server, service: str = "ImageClassifierService", may_lose: int = CLIENTS
 ) -> None:
     """SIGKILL for one worker under load costs at most what it held; another takes its place within BACK_AGAIN s."""
+    assert_still_serves(server, "before the load")
     before = workers(server, service)
     called = f"kill -KILL (a worker of {service}) while {CLIENTS} clients classify"
-    hint = "restart_dead_workers_quickly() from serving.http; nothing that the next worker needs may be lost"
+    hint = "finish(ImageClassifierService), from serving.service; nothing that the next worker needs may be lost"
     if not before:
         fail(f"{called}: there is no process with --service-name {service}.{server.last_words()}")
-    with load(server) as answered:
+    with load(server, pause=PAUSE) as answered:
         wait_for(answered, 5, server)
         before[0].kill()
-        give_up = time.monotonic() + BACK_AGAIN
-        while (
-            not (now := [one for one in workers(server, service) if one not in before]) and time.monotonic() < give_up
-        ):
-            time.sleep(0.1)
+        replaced = wait_until(lambda: any(one not in before for one in workers(server, service)), BACK_AGAIN)
         expect(
-            len(now) == 1,
+            replaced,
             called=called,
             got=f"after {BACK_AGAIN} s no new process",
             expected=f"{len(before)} workers again within {BACK_AGAIN} s",
@@ -77,45 +92,29 @@ def assert_survives_a_killed_worker(
     )
 
 
-def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str, str], requests: int = 100) -> None:
+def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
     """SIGTERM under load: every request that the service has accepted is answered, it ends, nothing is left.
 
-    The server's own count says how many it has accepted; what comes later finds nobody who accepts it.
+    The server's own count says how many it has accepted; what comes later finds nobody who accepts it. The server is
+    gone afterwards: a module's last test.
     """
-
-    async def crowd(answered: list[Answer]) -> None:
-        async with http.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=requests)) as client:
-
-            async def one() -> None:
-                begun = time.monotonic()
-                try:
-                    response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
-                    answered.append(Answer(begun, response.status_code, response.text))
-                except httpx.HTTPError as error:
-                    answered.append(Answer(begun, 0, repr(error)))
-
-            await asyncio.gather(*(one() for _ in range(requests)))
-
-    answered: list[Answer] = []
+    assert_still_serves(server, "before the load")
+    idle = requests_in_work(server)  # those that a worker held when it was killed are counted for ever
     accepted = 0  # at least: what is answered between the two counts is in neither
 
     def many_in_work() -> bool:
         nonlocal accepted
-        before, in_work = len(answered), requests_in_work(server)
+        before, in_work = len(crowd.answered), requests_in_work(server) - idle
         accepted = before + in_work
         return in_work >= requests // 4
 
-    with submission.serve(file, env=env) as server:
-        thread = threading.Thread(target=lambda: asyncio.run(crowd(answered)))
-        thread.start()
-        in_time = wait_until(many_in_work, seconds=30)
-        server.process.send_signal(signal.SIGTERM)
-        code = wait(server.process, ENDED)
-        left = left_behind(server.process)
-        thread.join()
-    called = (
-        f"{requests} POST /classify at once, and kill -TERM (bentoml serve {Path(file).stem}) while many are accepted"
-    )
+    crowd = Crowd(server, requests)
+    in_time = wait_until(many_in_work, seconds=30)
+    server.process.send_signal(signal.SIGTERM)
+    code = wait(server.process, ENDED)
+    left = left_behind(server.process)
+    answered = crowd.wait()
+    called = f"{requests} POST /classify at once, and kill -TERM (bentoml serve) while many are accepted"
     statuses = Counter(one.status for one in answered)
     expect(
         in_time and statuses[200] >= accepted and set(statuses) <= {200, 0},
@@ -133,52 +132,42 @@ def assert_finishes_on_sigterm(submission: Submission, file: str, env: dict[str,
     )
 
 
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something becomes true in time."""
-    give_up = time.monotonic() + seconds
-    while not (now := holds()) and time.monotonic() < give_up:
-        time.sleep(0.05)
-    return now
+def metric(server: Server, name: str, service: str, where: Callable[[str], bool]) -> int:
+    """The sum of one of the server's counts, over the lines of one of its services that fulfil a condition."""
+    lines = server.request("GET", "/metrics").text.splitlines()
+    own = [line for line in lines if line.startswith(f"{name}{{") and f'runner_name="{service}"' in line]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in own if where(line))
 
 
 def requests_in_work(server: Server, service: str = "ImageClassifierService") -> int:
-    """How many POST /classify a service has accepted and not yet answered, from the server's metrics."""
-    lines = server.request("GET", "/metrics").text.splitlines()
-    counts = [line for line in lines if line.startswith("bentoml_service_request_in_progress{")]
-    own = [line for line in counts if f'runner_name="{service}"' in line and 'endpoint="/classify"' in line]
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in own)
+    """How many POST /classify a service has accepted and not yet answered."""
+    return metric(server, "bentoml_service_request_in_progress", service, lambda line: 'endpoint="/classify"' in line)
 
 
-def assert_answers_overload(server: Server, requests: int = 400) -> None:
-    """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200."""
+def assert_answers_overload(server: Server, busy: str = "ImageClassifierService", requests: int = 400) -> None:
+    """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200.
 
-    async def crowd() -> list[tuple[float, int, str]]:
-        limits = httpx.Limits(max_connections=requests)
-        async with http.AsyncClient(timeout=120, limits=limits) as client:
-
-            async def one() -> tuple[float, int, str]:
-                response = await client.post(f"{server.url}/classify", content=CAT.read_bytes())
-                return time.monotonic(), response.status_code, response.text
-
-            return await asyncio.gather(*(one() for _ in range(requests)))
-
+    busy: the service that stands still until all are sent, so that they have to wait however fast it is. Where it is
+    a dependency, it stands still until the first refusal.
+    """
+    assert_still_serves(server, "before the load")
+    with stopped(server, busy):
+        crowd = Crowd(server, requests, GREY)
+        if busy != "ImageClassifierService":
+            wait_until(lambda: bool(crowd.answered), seconds=5)
+    answered = crowd.wait()
     called = f"{requests} POST /classify at once"
-    try:
-        got = asyncio.run(crowd())
-    except httpx.HTTPError as error:
-        fail(f"{called}: a connection was dropped: {error!r}.{server.last_words()}")
-    counts = Counter(status for _, status, _ in got)
-    refused = [(ended, text) for ended, status, text in got if status in (429, 503)]
-    served = [ended for ended, status, _ in got if status == 200]
+    refused = [one for one in answered if one.status in (429, 503)]
+    served = [one for one in answered if one.status == 200]
     expect(
-        set(counts) <= {200, 429, 503} and bool(refused) and bool(served) and all(text.strip() for _, text in refused),
+        len(refused) + len(served) == requests and bool(refused) and bool(served) and all(one.text for one in refused),
         called=called,
-        got=f"{dict(counts)}, the first refusal: {refused[0][1][:200] if refused else None}",
+        got=tally(answered),
         expected="some 200, and 429 or 503 with a body that says so for those over the bound",
         hint=f'traffic={{"max_concurrency": 256}} in @bentoml.service.{server.last_words()}',
     )
     expect(
-        min(ended for ended, _ in refused) < max(served),
+        answered.index(refused[0]) < answered.index(served[-1]),
         called=called,
         got="the refusals came after all answers",
         expected="refused at once, not after waiting in the queue",
@@ -191,10 +180,10 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
 
     folder: the MODELS_DIR of this server alone; it must hold model_b.onnx.
     """
-    called = f"another model takes the place of {name} while {CLIENTS} clients classify"
+    assert_still_serves(server, "before the load")
     with http.Client(timeout=60) as client:
         before = ask(client, server)
-    with load(server) as answered:
+    with load(server, pause=PAUSE) as answered:
         wait_for(answered, 5, server)
         shutil.copy(folder / "model_b.onnx", folder / "new")
         os.replace(folder / "new", folder / name)
@@ -202,11 +191,19 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     different = [one for one in answered if one.status != 200 or labels_in(one) != labels_in(before)]
     expect(
         not different,
-        called=called,
+        called=f"another model takes the place of {name} while {CLIENTS} clients classify",
         got=tally(different),
         expected=f"200 with the same labels as before: {before.text[:200]}",
         hint="load the model once, in __init__; the next start takes the new file",
     )
+
+
+def labels_in(answer: Answer) -> object:
+    """The predictions of one answer; the whole answer where it has none."""
+    try:
+        return json.loads(answer.text)["predictions"]
+    except (ValueError, LookupError, TypeError):
+        return answer.text
 
 
 def own_copy(models_dir: Path, folder: Path) -> Path:

@@ -53,7 +53,7 @@ def test_the_archive_has_what_grading_needs_and_no_more(archive):
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["--isolation", "docker"], "docker"),
+        (["--isolation", "docker"], "--isolation: expected one of process, limits, none."),
         (["--private", "typo"], "PRIVATE=typo: there is no file test_exNN_name.py in this folder."),
     ],
 )

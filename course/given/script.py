@@ -17,7 +17,7 @@ def run(main: Callable) -> None:
     call(app)
 
 
-def call(app: typer.Typer) -> None:
+def call(app: Callable) -> None:
     """Run a command line; a Problem, or a part not written yet, ends it with one sentence and exit code 1."""
     never_proxy_this_machine()
     try:

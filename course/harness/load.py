@@ -1,11 +1,12 @@
-"""Clients that keep a service busy, and what their requests came to."""
+"""Clients that keep a service busy, and the answers to their requests."""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 import httpx
@@ -21,11 +22,11 @@ CAT = (ROOT / "data" / "cat.png").read_bytes()
 
 
 class Answer(NamedTuple):
-    """What one request came to."""
+    """The answer to one request."""
 
     begun: float  # time.monotonic()
     status: int  # 0: no answer
-    text: str  # the answer's body, or why there was none
+    text: str  # the answer's body, or why there is none
 
 
 def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
@@ -50,8 +51,8 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
 
 
 @contextmanager
-def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
-    """Clients that send requests one after another during the block; each stops where the service ended."""
+def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options) -> Iterator[list[Answer]]:
+    """Clients that send requests during the block, pause seconds after each answer; they stop once the server ends."""
     given: list[Answer] = []
     stop = threading.Event()
 
@@ -61,6 +62,7 @@ def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Ans
                 given.append(ask(client, server, **options))
                 if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
+                stop.wait(pause)
 
     threads = [threading.Thread(target=one_client) for _ in range(clients)]
     for thread in threads:
@@ -71,6 +73,45 @@ def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Ans
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> Answer:
+    """Send one request over a connection of its own, and never raise; sent is called when all of it is on its way."""
+    begun, url = time.monotonic(), httpx.URL(server.url)
+    connection = HTTPConnection(url.host, url.port, timeout=120)
+    try:
+        connection.request("POST", path, body)
+        sent()
+        response = connection.getresponse()
+        return Answer(begun, response.status, response.read().decode())
+    except (OSError, HTTPException) as error:
+        sent()
+        return Answer(begun, 0, repr(error))
+    finally:
+        connection.close()
+
+
+def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
+    """The answers to all bodies, in their order, from so many users at the same time."""
+    with ThreadPoolExecutor(users) as pool:
+        return list(pool.map(lambda body: post(server, path, body), bodies))
+
+
+class Crowd:
+    """So many POST /classify at once. It is there when all are sent."""
+
+    def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
+        self.answered: list[Answer] = []  # so far, in the order in which the answers came
+        sent = threading.Semaphore(0)
+        self._pool = ThreadPoolExecutor(requests)
+        for _ in range(requests):
+            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=sent.release)))
+        all(sent.acquire(timeout=10) for _ in range(requests))
+
+    def wait(self) -> list[Answer]:
+        """All answers."""
+        self._pool.shutdown()
+        return self.answered
 
 
 def tally(answered: list[Answer]) -> str:

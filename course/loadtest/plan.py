@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise
 from course.loadtest.ceiling import Work
@@ -37,27 +38,36 @@ class Plan(NamedTuple):
     folder: Path
 
     @classmethod
-    def make(cls, *, ex: str, services: str, payload: str, users: str, duration: str, rounds: str, folder: Path):
-        """Fill in what was not said, from the comparison of an exercise or the quick default.
+    def make(
+        cls,
+        exercise: Exercise,
+        *,
+        services: str = "",
+        payload: str | None = None,
+        users: int | None = None,
+        duration: int = 10,
+        rounds: int = 2,
+        folder: Path = ROOT / "solutions",
+    ) -> "Plan":
+        """The comparison of an exercise, with these values in place of its own.
 
         Raises:
-            Problem: something that cannot be measured.
+            Problem: it cannot be measured.
         """
-        prepared = manifest.find(ex or "10").load
+        prepared = exercise.load
         if prepared is None:
             known = ", ".join(one.number for one in manifest.exercises() if one.load)
-            raise Problem(f"EX={ex}: there are comparisons for {known}. Any other: SERVICES='10 13:WORKERS=2'.")
-        payload = payload or prepared.payload
-        if payload not in PAYLOADS:
-            raise Problem(f"PAYLOAD={payload}: a payload is one of {', '.join(PAYLOADS)}.")
+            raise Problem(
+                f"EX={exercise.number}: there are comparisons for {known}. Any other: SERVICES='10 13:WORKERS=2'."
+            )
         if services and not services.split():
             raise Problem(f"SERVICES={services}: name at least one, such as SERVICES='10 13:WORKERS=4,THREADS=0'.")
         return cls(
             variants=[variant(word, folder) for word in (services or prepared.services).split()],
-            payload=payload,
-            users=number("USERS", users, 1, 1000) if users else prepared.users,
-            duration=number("DURATION", duration or "10", 1, 600),
-            rounds=number("ROUNDS", rounds or "2", 1, 100),
+            payload=payload or prepared.payload,
+            users=users or prepared.users,
+            duration=duration,
+            rounds=rounds,
             session_alone=prepared.session_alone,
             folder=folder,
         )
@@ -92,13 +102,6 @@ def variant(word: str, folder: Path) -> Variant:
     if not (folder / exercise.service).is_file():
         raise Problem(f"There is no {folder / exercise.service}.")
     return Variant(exercise, {key: value for key, _, value in pairs})
-
-
-def number(name: str, text: str, least: int, most: int) -> int:
-    """A whole number, or a Problem that names it."""
-    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise Problem(f"{name}={text}: expected a whole number from {least} to {most}.")
-    return int(text)
 
 
 class Turn(NamedTuple):

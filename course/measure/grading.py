@@ -19,7 +19,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from course import ROOT
-from course.base import manifest
 from course.base.manifest import Exercise, solution
 from course.base.processes import running
 
@@ -187,9 +186,3 @@ def _results(output: Path, names: list[str], exercises: list[Exercise]) -> dict[
         files = [output / name / "exercises" / f"{one.number}.json" for one in exercises]
         found[name] = [json.loads(file.read_text()) for file in files if file.is_file()]
     return found
-
-
-def run(ex: str, size: int, hostile: int, jobs: int, isolation: str, limit: int) -> bool:
-    """As the command line calls it."""
-    chosen = [manifest.find(number) for number in ex.split()] or manifest.exercises()
-    return benchmark(chosen, size, hostile, jobs, isolation, limit, Console(soft_wrap=True, highlight=False))

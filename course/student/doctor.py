@@ -1,6 +1,6 @@
-"""What is wrong with this machine or this copy of the course, and the command that mends it.
+"""Finds out what is wrong with this machine or this copy of the course, and says which command fixes it.
 
-python3 -I course/student/doctor.py: on any Python from 3.7 on, with nothing installed, for .venv may be what is wrong.
+python3 -I course/student/doctor.py runs on any Python from 3.7 on, with nothing installed: .venv may be what is wrong.
 """
 
 import argparse
@@ -14,13 +14,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv" / "bin" / "python"
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+READY = VENV / ".ready"
 MODEL = ROOT / "models" / "resnet18.onnx"
 
-# What the checks give: a mark, what was found, and the command or the step that mends it.
+# A check returns one of these marks, what it found, and the command or the step that fixes it.
 FINE, NOTE, WRONG = "ok", "note", "WRONG"
+SETUP_AGAIN = "rm -rf .venv && make setup"
 
-VERSIONS = """
+VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+PACKAGES = """
 import importlib.metadata, importlib.util, json
 print(json.dumps({
     "packages": {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()},
@@ -35,84 +39,72 @@ print(session.get_modelmeta().custom_metadata_map.get("weights", "unknown"))
 """
 
 
-def output(*command, timeout=60):
-    """(exit code, standard output, the last line of the errors) of a command; None as the code where it cannot run."""
+def run(*command, timeout=60):
+    """(exit code, standard output, the last line of the errors) of a command; None as the code if it cannot run."""
+    options = {"stdin": subprocess.DEVNULL, "cwd": str(ROOT), "timeout": timeout, "check": False}
     try:
-        done = subprocess.run(
-            [str(word) for word in command],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            cwd=str(ROOT),
-            timeout=timeout,
-            check=False,
-        )
+        done = subprocess.run([str(word) for word in command], capture_output=True, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, "", str(error)
     errors = done.stderr.decode(errors="replace").strip().splitlines()
     return done.returncode, done.stdout.decode(errors="replace").strip(), errors[-1] if errors else ""
 
 
+def is_old(version):
+    """Whether a version such as 3.10.2 is too old."""
+    return tuple(map(int, version.split(".")))[:2] < (3, 11)
+
+
 def check_python(options):
     """The Python that setup would build .venv with."""
-    mend = "install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python3.11"
+    fix = "install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python3.11"
     if not options.python:
-        return WRONG, f"no Python 3.11 or newer; this one is {sys.version_info[0]}.{sys.version_info[1]}", mend
-    code, version, _ = output(options.python, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
+        return WRONG, f"no Python 3.11 or newer; this one is {sys.version_info[0]}.{sys.version_info[1]}", fix
+    code, version, _ = run(options.python, "-I", "-c", VERSION)
     if code != 0:
-        return WRONG, f"{options.python} does not run", mend
-    if tuple(map(int, version.split(".")))[:2] < (3, 11):
-        return WRONG, f"{options.python} is Python {version}: too old", mend
-    code, _, error = output(options.python, "-I", "-c", "import venv, ensurepip")
+        return WRONG, f"{options.python} does not run", fix
+    if is_old(version):
+        return WRONG, f"{options.python} is Python {version}: too old", fix
+    code, _, error = run(options.python, "-I", "-c", "import venv, ensurepip")
     if code != 0:
-        return (
-            WRONG,
-            f"{options.python} cannot make environments: {error}",
-            "sudo apt-get install python3-venv",
-        )
+        return WRONG, f"{options.python} cannot make environments: {error}", "sudo apt-get install python3-venv"
     return FINE, f"{version} ({options.python})", ""
 
 
 def check_environment(options):
-    """Whether .venv is there, runs, and is what requirements.txt asks for now."""
+    """Whether .venv exists, runs, and was set up from the present requirements.txt."""
     if not PYTHON.exists():
-        if (ROOT / ".venv").exists() or PYTHON.is_symlink():
-            return WRONG, ".venv has no Python that runs", "rm -rf .venv && make setup"
-        return WRONG, ".venv is not there", "make setup"
-    code, version, error = output(PYTHON, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])")
+        if VENV.exists() or PYTHON.is_symlink():
+            return WRONG, ".venv has no Python that runs", SETUP_AGAIN
+        return WRONG, ".venv does not exist", "make setup"
+    code, version, error = run(PYTHON, "-I", "-c", VERSION)
     if code != 0:
-        return WRONG, f".venv/bin/python does not run: {error}", "rm -rf .venv && make setup"
-    if tuple(map(int, version.split(".")))[:2] < (3, 11):
-        return WRONG, f".venv has Python {version}: too old", "rm -rf .venv && make setup"
-    stamp = ROOT / ".venv" / ".ready"
-    if not stamp.exists():
-        return WRONG, "setup did not get to its end", "make setup"
-    newer = [file.name for file in ROOT.glob("requirements*.txt") if _is_newer(file, stamp)]
+        return WRONG, f".venv/bin/python does not run: {error}", SETUP_AGAIN
+    if is_old(version):
+        return WRONG, f".venv has Python {version}: too old", SETUP_AGAIN
+    if not READY.exists():
+        return WRONG, "setup did not finish", "make setup"
+    used = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
+    newer = [file.name for file in used if file.stat().st_mtime > READY.stat().st_mtime]
     if newer:
         return WRONG, f"{', '.join(newer)} changed since setup", "make setup"
     return FINE, f"Python {version} in .venv", ""
 
 
-def _is_newer(file, stamp):
-    return file.name != "requirements-gpu.txt" and file.stat().st_mtime > stamp.stat().st_mtime
-
-
 def check_packages(options):
-    """Whether .venv holds what is pinned."""
-    code, found, error = output(PYTHON, "-I", "-c", VERSIONS)
+    """Whether .venv contains the pinned versions."""
+    code, found, error = run(PYTHON, "-I", "-c", PACKAGES)
     if code != 0:
-        return WRONG, f"cannot be listed: {error}", "rm -rf .venv && make setup"
+        return WRONG, f"cannot be listed: {error}", SETUP_AGAIN
     found = json.loads(found)
-    installed = found["packages"]
-    # Of a GPU's build there is another package, and its versions say which CUDA: 2.14.1+cu130.
-    installed.setdefault("onnxruntime", installed.get("onnxruntime-gpu", ""))
+    installed, wanted = found["packages"], pinned(ROOT / "requirements.txt")
+    if "onnxruntime-gpu" in installed:  # of any version, in the place of the build for CPUs
+        installed["onnxruntime"] = wanted["onnxruntime"]
     bad = []
-    wanted = pinned(ROOT / "requirements.txt")
     for name, version in wanted.items():
-        has = installed.get(name, "").partition("+")[0]
-        if not has:
-            bad.append(f"{name} is missing")
-        elif has != version and not (name == "onnxruntime" and "onnxruntime-gpu" in installed):
-            bad.append(f"{name} is {has}, not {version}")
+        has = installed.get(name, "").partition("+")[0]  # 2.14.1+cu130: the build for this CUDA
+        if has != version:
+            bad.append(f"{name} is {has}, not {version}" if has else f"{name} is missing")
     if not found["course"]:
         bad.append("the course itself is not installed")
     if bad:
@@ -122,7 +114,7 @@ def check_packages(options):
 
 
 def pinned(path):
-    """The versions that a requirements file asks for, by name; files that it names are read as well."""
+    """The versions in a requirements file, by name. It reads the files that it refers to, too."""
     found = {}
     for line in path.read_text().splitlines():
         other, package = re.match(r"-r (\S+)", line), re.match(r"([\w.-]+)(?:\[.*\])?==([\w.]+)", line)
@@ -138,17 +130,18 @@ def check_disk(options):
     if not os.access(str(ROOT), os.W_OK):
         return WRONG, "this folder cannot be written", f"sudo chown -R $USER {ROOT}"
     free = shutil.disk_usage(str(ROOT)).free / 1e9
-    needed = 1 if (ROOT / ".venv" / ".ready").exists() else 7 if sys.platform == "linux" else 3
-    if free < needed:
-        mend = "make room; setup with CPU=1 needs 2 GB: make setup CPU=1" if needed == 7 else "make room on this disk"
-        return (NOTE if needed == 7 and free > 2 else WRONG), f"{free:.1f} GB free of {needed} GB", mend
-    return FINE, f"{free:.0f} GB free", ""
+    needed = 1 if READY.exists() else 7 if sys.platform == "linux" else 3
+    if free >= needed:
+        return FINE, f"{free:.0f} GB free", ""
+    without_cuda = needed == 7 and free > 2
+    fix = "make room; setup with CPU=1 needs 2 GB: make setup CPU=1" if needed == 7 else "make room on this disk"
+    return NOTE if without_cuda else WRONG, f"{free:.1f} GB free of {needed} GB", fix
 
 
 def check_port(options):
     """Whether a service can listen."""
     if not options.port.isdigit() or not 0 < int(options.port) < 65536:
-        return WRONG, f"PORT={options.port} is no port", "make doctor PORT=3000"
+        return WRONG, f"PORT={options.port}: expected a whole number from 1 to 65535", "make doctor PORT=3000"
     port = int(options.port)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,60 +154,50 @@ def check_port(options):
 
 
 def check_docker(options):
-    """Whether images can be built; all other exercises do without."""
+    """Whether images can be built. Most exercises do not need it."""
     only = "only the exercises with containers need it"
     if not shutil.which("docker"):
         return NOTE, "not installed; " + only, "see https://docs.docker.com/get-docker/"
-    code, version, error = output("docker", "info", "--format", "{{.ServerVersion}}", timeout=15)
+    code, version, error = run("docker", "info", "--format", "{{.ServerVersion}}", timeout=15)
     if code == 0 and version:
         return FINE, version, ""
     if "permission denied" in error.lower():
         return NOTE, "you may not use it; " + only, "sudo usermod -aG docker $USER, and log in again"
-    mend = "start Docker Desktop" if sys.platform == "darwin" else "sudo systemctl start docker"
-    return NOTE, "does not answer; " + only, mend
+    fix = "start Docker Desktop" if sys.platform == "darwin" else "sudo systemctl start docker"
+    return NOTE, "does not answer; " + only, fix
 
 
 def check_model(options):
-    """Whether the exported model is there and can be run."""
+    """Whether the exported model exists and can be run."""
     if not MODEL.exists():
-        return NOTE, "not exported yet; the commands that need it do that", "make export"
-    code, weights, error = output(PYTHON, "-I", "-c", OPEN_MODEL, MODEL)
+        return NOTE, "not exported yet; the commands that need it export it", "make export"
+    code, weights, error = run(PYTHON, "-I", "-c", OPEN_MODEL, MODEL)
     if code is None or "ModuleNotFoundError" in error:
         return WRONG, f"cannot be tried without the packages: {error}", "make setup, then make doctor"
     if code != 0:
-        return WRONG, f"cannot be loaded: {error[:120]}", "make export"
+        return WRONG, f"cannot be loaded: {error.rpartition(':')[2].strip()[:120]}", "make export"
     if weights.startswith("random"):
         return NOTE, f"{weights}: labels mean nothing", "with a network connection: make export"
     return FINE, weights, ""
 
 
-CHECKS = (
-    ("Python", check_python),
-    ("Environment", check_environment),
-    ("Packages", check_packages),
-    ("Disk", check_disk),
-    ("Port", check_port),
-    ("Docker", check_docker),
-    ("Model", check_model),
-)
-
-
 def main():
-    """Do every check, one line each; exit code 1 where something that is needed is wrong."""
+    """Run every check, one line each; exit code 1 if something that is needed is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", default=sys.executable, help="the Python that setup would take")
     parser.add_argument("--port", default="3000", help="the port that services would take")
     options = parser.parse_args()
-    marks = []
-    for name, check in CHECKS:
+    checks = check_python, check_environment, check_packages, check_disk, check_port, check_docker, check_model
+    wrong = 0
+    for check in checks:
         try:
-            mark, found, mend = check(options)
+            mark, found, fix = check(options)
         except Exception as error:
-            mark, found, mend = WRONG, f"could not be checked: {error!r}", "make clean && make setup"
-        marks.append(mark)
-        print(f"{mark:5}  {name:12} {found}" + (f"  →  {mend}" if mend else ""), flush=True)
-    wrong = marks.count(WRONG)
-    print(f"\n{wrong} to mend." if wrong else "\nAll that is needed is there.")
+            mark, found, fix = WRONG, f"could not be checked: {error!r}", "make clean && make setup"
+        wrong += mark == WRONG
+        name = check.__name__[len("check_") :].capitalize()
+        print(f"{mark:5}  {name:12} {found}" + (f"  →  {fix}" if fix else ""), flush=True)
+    print(f"\n{wrong} to fix." if wrong else "\nAll that you need is here.")
     sys.exit(1 if wrong else 0)
 
 

@@ -1,204 +1,229 @@
-"""What a student sees besides the tests: hints, progress, solutions, and what to do next."""
+"""The commands for one's own work: list, show, check, hint, progress, solution, reset."""
 
 import difflib
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
+from typer import Option
 
 from course import ROOT, STARTED
 from course.base import manifest
 from course.base.manifest import Exercise
-from course.student import progress
+from course.base.options import Number, Numbers
+from course.student import check as checks
+from course.student import progress, starters
 from serving import Problem
 
-
-def terminal() -> Console:
-    """A console whose lines wrap between words on a terminal, and do not wrap where they go into a file or a pipe."""
-    console = Console(highlight=False)
-    console.soft_wrap = not console.is_terminal
-    return console
+console = Console(highlight=False)
+console.soft_wrap = (
+    not console.is_terminal
+)  # lines wrap between words on a terminal, and not at all in a file or a pipe
 
 
-def check(number: str, console: Console) -> bool:
-    """Check one exercise, or all that were begun; True where all that were asked for are done."""
-    from course.student.check import check_exercise
+def list_exercises() -> None:
+    """List all exercises."""
+    table = Table()
+    for column in ("no.", "exercise", "points", "what to fill in"):
+        table.add_column(column)
+    part = ""
+    for exercise in manifest.exercises():
+        if exercise.part != part:
+            part = exercise.part
+            table.add_section()
+            table.add_row("", f"[bold]{escape(part)}[/]")
+        points = f"{exercise.points}{' extra' if exercise.optional else ''}"
+        table.add_row(
+            exercise.number, exercise.title, points, "\n".join(f"exercises/{file}" for file in exercise.files)
+        )
+    console.print(table)
+    console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
 
-    chosen = [manifest.find(number)] if number else manifest.exercises()
-    begun = [exercise for exercise in chosen if number or not manifest.untouched(exercise)]
-    done = [exercise for exercise in begun if check_exercise(exercise, console).done]
+
+def show(exercise: Number = None) -> None:
+    """Show what an exercise asks for, and the commands for it."""
+    exercise = exercise or progress.current()
+    console.print(_title(exercise) + f"  ({exercise.points} points)\n\n{escape(exercise.goal)}\n")
+    for file in exercise.files:
+        console.print(f"Fill in   exercises/{file}")
+    console.print(f"Try it    {escape(exercise.run)}")
+    console.print(f"Check it  make check EX={exercise.number}")
+    console.print(f"Read on   {exercise.page}, or `make docs`: what, why, and {len(exercise.hints)} hints")
+    console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")
+
+
+def _title(exercise: Exercise) -> str:
+    return f"[bold]{exercise.number}  {escape(exercise.title)}[/]"
+
+
+def check(exercises: Numbers = None) -> None:
+    """Run the tests on exercises/, up to the first failure of each exercise."""
+    chosen = exercises or manifest.exercises()
+    begun = [exercise for exercise in chosen if exercises or not manifest.untouched(exercise)]
+    try:
+        done = [exercise for exercise in begun if checks.check_exercise(exercise, console)]
+    except (checks.Stopped, KeyboardInterrupt):
+        console.print("\nStopped. Nothing was left running. The unfinished check is not recorded.")
+        raise typer.Exit(130) from None
     if new := [exercise.number for exercise in chosen if exercise not in begun]:
         console.print(f"\nNot begun: {', '.join(new)}")
-    _show_next(console, begun[0] if number else None, bool(done))
+    _show_next(chosen[0] if len(chosen) == 1 else None)
+    console.print()
+    _show_total()
     console.print(f"[dim]{time.perf_counter() - STARTED:.1f} s[/]")
-    return len(done) == len(chosen)
+    if len(done) < len(chosen):
+        raise typer.Exit(1)
 
 
-def _show_next(console: Console, exercise: Exercise | None, done: bool) -> None:
-    """What to look at after a check, and how far along the whole course is."""
+def _show_next(exercise: Exercise | None) -> None:
+    """What to do after a check of one exercise, or of several (None)."""
+    entries = progress.load()
     if exercise is None:
-        exercise, done = progress.current(), False
+        exercise = progress.current()
         console.print(f"Next: make check EX={exercise.number} ({exercise.title})")
-    elif done:
-        following = _following(exercise)
+    elif progress.is_done(exercise, entries):
         console.print(f"Compare: make solution EX={exercise.number}")
-        console.print(
-            f"Next: make help EX={following.number} ({following.title})" if following else "That was the last."
-        )
+        left = [one for one in manifest.exercises() if not progress.is_done(one, entries)]
+        following = next((one for one in left if one.number > exercise.number), left[0] if left else None)
+        console.print(f"Next: make help EX={following.number} ({following.title})" if following else "All done.")
     else:
-        opened, all_hints = progress.load()[exercise.number].hints, len(exercise.hints)
-        hint = f"hint {opened + 1} of {all_hints}" if opened < all_hints else f"all {all_hints} are open"
+        opened, total = entries[exercise.number].hints, len(exercise.hints)
+        hint = f"hint {opened + 1} of {total}" if opened < total else f"all {total} are open"
         console.print(f"Stuck? make hint EX={exercise.number} ({hint}), or read {exercise.page}")
         console.print(f"Then again: make check EX={exercise.number}")
-    console.print()
-    _show_total(console)
 
 
-def _following(exercise: Exercise) -> Exercise | None:
-    """The next exercise that is not done: after this one, or else from the beginning."""
-    entries = progress.load()
-    left = [one for one in manifest.exercises() if not progress.is_done(one, entries[one.number])]
-    return next((one for one in left if one.number > exercise.number), left[0] if left else None)
-
-
-def _show_total(console: Console) -> None:
+def _show_total() -> None:
     """How far along: exercises, points, and, on a terminal, a bar."""
-    entries = progress.load()
-    known = manifest.exercises()
-    done = sum(progress.is_done(one, entries[one.number]) for one in known)
-    reached = {
-        optional: sum(progress.points(one, entries[one.number]) for one in known if one.optional == optional)
-        for optional in (False, True)
-    }
+    entries, known = progress.load(), manifest.exercises()
+    done = sum(progress.is_done(one, entries) for one in known)
+    reached = sum(progress.points(one, entries) for one in known if not one.optional)
+    extra = sum(progress.points(one, entries) for one in known if one.optional)
     possible = sum(one.points for one in known if not one.optional)
-    extra = f", {reached[True]:g} extra" if reached[True] else ""
-    words = f"{done} of {len(known)} exercises done, {reached[False]:g} of {possible} points{extra}"
+    words = f"{done} of {len(known)} exercises done, {reached:g} of {possible} points"
+    words += f", {extra:g} extra" if extra else ""
     if console.is_terminal:
         row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=possible, completed=reached[False], width=20), words)
+        row.add_row(ProgressBar(total=possible, completed=reached, width=20), words)
         console.print(row, soft_wrap=False)
     else:
         console.print(words)
 
 
-def hint(number: str, console: Console) -> None:
-    """Open the next hint of an exercise."""
-    exercise = manifest.find(number) if number else progress.current()
+def hint(exercise: Number = None) -> None:
+    """Show the next hint of an exercise."""
+    exercise = exercise or progress.current()
     with progress.changing() as entries:
-        entry = entries[exercise.number]
-        was_last = entry.hints >= len(exercise.hints)
-        opened = entry.hints = min(entry.hints + 1, len(exercise.hints))
-    console.print(f"\n[bold]{exercise.number}  {escape(exercise.title)}[/]")
+        entry, total = entries[exercise.number], len(exercise.hints)
+        new = min(entry.hints + 1, total) if entry.hints < total else 0
+        opened = entry.hints = min(entry.hints + 1, total)
+    console.print(f"\n{_title(exercise)}")
     for i, text in enumerate(exercise.hints[:opened], 1):
-        new = i == opened and not was_last
-        console.print(f"\n[bold]Hint {i} of {len(exercise.hints)}[/]" if new else f"\n[dim]Hint {i}[/]")
-        console.print(Markdown(text) if console.is_terminal else text, markup=False, style=None if new else "dim")
+        console.print(f"\n[bold]Hint {i} of {total}[/]" if i == new else f"\n[dim]Hint {i}[/]")
+        text = Markdown(text) if console.is_terminal else text
+        console.print(text, markup=False, style=None if i == new else "dim")
     console.print()
-    if left := len(exercise.hints) - opened:
+    if left := total - opened:
         console.print(f"{left} left: make hint EX={exercise.number}")
     else:
-        console.print(f"No hints left. {exercise.page} goes on (make docs): what, why, and what you should see.")
-        console.print(f"If you insist, the solution: make solution EX={exercise.number} FORCE=1")
+        console.print(f"No hints left. Read {exercise.page} (make docs): what, why, and what you should see.")
+        console.print(f"To see the solution anyway: make solution EX={exercise.number} FORCE=1")
 
 
-def show_progress(console: Console) -> None:
-    """Every exercise with what its last check found."""
+def show_progress() -> None:
+    """Show how far you are, from the results of the last checks."""
     entries = progress.load()
-    for part in dict.fromkeys(exercise.part for exercise in manifest.exercises()):
-        console.print(f"\n[bold]{escape(part)}[/]")
-        for exercise in (one for one in manifest.exercises() if one.part == part):
-            mark, words = _state(exercise, entries[exercise.number])
-            used = entries[exercise.number].hints
-            hints = f", {used} hint{'s' if used > 1 else ''}" if used else ""
-            console.print(f"  {mark} {exercise.number}  {escape(exercise.name):18} {words}{hints}")
+    part = ""
+    for exercise in manifest.exercises():
+        if exercise.part != part:
+            part = exercise.part
+            console.print(f"\n[bold]{escape(part)}[/]")
+        entry = entries[exercise.number]
+        mark, words = _state(exercise, entry.last)
+        hints = f", {entry.hints} hint{'s' if entry.hints > 1 else ''}" if entry.hints else ""
+        console.print(f"  {mark} {exercise.number}  {escape(exercise.name):18} {words}{hints}")
     console.print()
-    _show_total(console)
+    _show_total()
     exercise = progress.current()
-    if not progress.is_done(exercise, entries[exercise.number]):
+    if not progress.is_done(exercise, entries):
         console.print(f"Next: make help EX={exercise.number} ({escape(exercise.title)})")
 
 
-def _state(exercise: Exercise, entry: progress.Entry) -> tuple[str, str]:
+def _state(exercise: Exercise, last: progress.Checked | None) -> tuple[str, str]:
     """A mark and words for one exercise."""
     if manifest.untouched(exercise):
         return "[dim]·[/]", f"[dim]not begun, {exercise.points} points[/]"
-    if entry.last is None:
+    if last is None:
         return "[yellow]…[/]", f"not checked yet: make check EX={exercise.number}"
-    found = f"{entry.last.points:g} of {exercise.points} points"
-    if not entry.last.done and entry.last.tests:
-        found += f", {entry.last.passed} of {entry.last.tests} tests before the first that fails"
-    if progress.changed(exercise, entry):
+    found = f"{last.points:g} of {exercise.points} points"
+    if not last.done and last.tests:
+        found += f", {last.passed} of {last.tests} tests before the first that fails"
+    if last.fingerprint != progress.fingerprint(exercise):
         return "[yellow]…[/]", f"{found}; changed since: make check EX={exercise.number}"
-    return ("[green]✓[/]" if entry.last.done else "[red]✗[/]"), found
+    return ("[green]✓[/]" if last.done else "[red]✗[/]"), found
 
 
-def show_solution(number: str, force: bool, diff: bool, console: Console) -> None:
-    """Print an exercise's solution, or how the student's files differ from it.
-
-    Raises:
-        Problem: the exercise was never solved, and nobody insists.
-    """
-    exercise = manifest.find(number) if number else progress.current()
+def solution(
+    exercise: Number = None,
+    force: Annotated[bool, Option("--force", envvar="FORCE", help="Also before your tests pass.")] = False,
+    diff: Annotated[bool, Option("--diff", envvar="DIFF", help="Show how your files differ from it.")] = False,
+) -> None:
+    """Show the solution of an exercise once its tests pass."""
+    exercise = exercise or progress.current()
     entry = progress.load()[exercise.number]
     if not (entry.solved or force):
-        left = len(exercise.hints) - entry.hints
-        hints = f"There {'is' if left == 1 else 'are'} {left} of {len(exercise.hints)} hints to open: make hint EX={exercise.number}"
+        left = max(0, len(exercise.hints) - entry.hints)
+        hints = f"{left} of {len(exercise.hints)} hints are left: make hint EX={exercise.number}."
         raise Problem(
             f"Exercise {exercise.number} has not passed its tests yet (make check EX={exercise.number}). "
-            f"{hints if left else 'All its hints are open.'} If you insist: make solution EX={exercise.number} FORCE=1"
+            f"{hints if left else 'All its hints are open.'} To see it anyway: make solution EX={exercise.number} FORCE=1"
         )
     for file in exercise.files:
         path = manifest.solution(file)
         shown = str(path.relative_to(ROOT))
         if diff:
             text = _difference(ROOT / "exercises" / file, path)
-            _show_code(console, f"exercises/{file} → {shown}", text or "No difference.\n", "diff")
+            _show_code(f"exercises/{file} → {shown}", text or "No difference.\n", "diff")
         else:
-            _show_code(console, shown, path.read_text(), Syntax.guess_lexer(shown))
+            _show_code(shown, path.read_text(), Syntax.guess_lexer(shown))
     if not diff:
-        console.print(f"Beside your own: make solution EX={exercise.number} DIFF=1{'' if entry.solved else ' FORCE=1'}")
+        again = "" if entry.solved else " FORCE=1"
+        console.print(f"To compare it with yours: make solution EX={exercise.number} DIFF=1{again}")
 
 
 def _difference(own: Path, solved: Path) -> str:
     """A unified diff from the student's file to the solution."""
     before = own.read_text(errors="replace").splitlines(keepends=True) if own.is_file() else []
-    return "".join(
-        difflib.unified_diff(
-            before, solved.read_text().splitlines(keepends=True), str(own.relative_to(ROOT)), solved.name
-        )
-    )
+    after = solved.read_text().splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, str(own.relative_to(ROOT)), solved.name))
 
 
-def _show_code(console: Console, title: str, text: str, lexer: str) -> None:
-    """Code in colours on a terminal; as it is, in a pipe."""
-    console.rule(escape(title)) if console.is_terminal else console.print(f"# {title}", markup=False)
+def _show_code(title: str, text: str, lexer: str) -> None:
+    """Code in colours on a terminal, unchanged in a pipe."""
     if console.is_terminal:
+        console.rule(escape(title))
         console.print(Syntax(text, lexer, background_color="default", word_wrap=True), soft_wrap=False)
     else:
-        console.file.write(text)
+        console.file.write(f"# {title}\n{text}")
 
 
-def reset(number: str, console: Console) -> None:
-    """Put an exercise's starter back, and tell where the student's own files are now."""
-    from course.student.starters import reset
-
-    if not number:
+def reset(exercise: Number = None) -> None:
+    """Put the starter of an exercise back. Your own files are kept."""
+    if exercise is None:
         raise Problem("Which exercise? make reset EX=04")
-    exercise = manifest.find(number)
-    changed = reset(exercise)
+    changed = starters.reset(exercise)
     if not changed:
-        console.print(f"Nothing to do: {_files(exercise)} is the starter already.")
+        files = " and ".join(f"exercises/{file}" for file in exercise.files)
+        console.print(f"Nothing to do: {files} is already the starter.")
     for file, kept in changed:
         console.print(f"[green]exercises/{file} is the starter again.[/]")
         if kept:
-            kept = kept.relative_to(ROOT)
-            console.print(f"Your own is kept. To take it back:\ncp {kept} exercises/{file}", soft_wrap=True)
-
-
-def _files(exercise: Exercise) -> str:
-    return " and ".join(f"exercises/{file}" for file in exercise.files)
+            take_back = f"cp {kept.relative_to(ROOT)} exercises/{file}"
+            console.print(f"Your file is kept. To take it back:\n{take_back}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """What a student has done so far: .course/progress.json, ignored by git.
 
-Written whole or not at all, by one process at a time. A file that cannot be read is set aside, never in the way.
+One process at a time writes it, whole. A file that cannot be read is set aside.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from course.base.files import write_whole
 from course.base.manifest import Exercise, digest, exercises, untouched
 from serving import Problem
 
-# Also holds the starters and the student's files that `make reset` keeps.
+# Also contains the starters and the student's files that `make reset` keeps.
 FOLDER = ROOT / ".course"
 FILE = FOLDER / "progress.json"
 
@@ -25,19 +25,20 @@ FILE = FOLDER / "progress.json"
 class Checked(BaseModel):
     """What the last check of an exercise found."""
 
-    passed: int
-    tests: int
-    points: float  # of the tests that passed
-    done: bool
     fingerprint: str  # of the files that were checked, and of their tests
+    tests: int = 0
+    passed: int = 0
+    points: float = 0  # of the tests that passed
+    failed: str = ""  # the test that failed: the next check runs it first
+    done: bool = False
     when: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class Entry(BaseModel):
     """One exercise."""
 
-    hints: int = Field(0, ge=0)  # how many were opened
-    solved: bool = False  # whether all its tests have passed at some time
+    hints: int = Field(0, ge=0)  # how many are open
+    solved: bool = False  # whether all its tests passed at some time
     last: Checked | None = None
 
 
@@ -45,7 +46,7 @@ ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 def load() -> dict[str, Entry]:
-    """The entries by number; all exercises have one."""
+    """The entries of all exercises, by number."""
     entries = {exercise.number: Entry() for exercise in exercises()}
     try:
         return entries | ENTRIES.validate_json(FILE.read_bytes())
@@ -67,26 +68,24 @@ def changing() -> Iterator[dict[str, Entry]]:
             entries = load()
             yield entries
             write_whole(FILE, ENTRIES.dump_json(entries, indent=2) + b"\n")
-    except OSError as error:  # a full disk, a folder that is read-only, another process that holds the lock
-        raise Problem(f"Your progress cannot be kept in {FILE.relative_to(ROOT)}: {error}.") from error
+    except OSError as error:  # a full disk, a read-only folder, another process that holds the lock
+        raise Problem(f"Your progress cannot be saved in {FILE.relative_to(ROOT)}: {error}.") from error
 
 
 def _set_aside_if_broken() -> None:
-    """Give a file that cannot be read another name, and say which."""
-    if not FILE.exists():
-        return
+    """Rename a file that cannot be read, and say so."""
     try:
         ENTRIES.validate_json(FILE.read_bytes())
+    except FileNotFoundError:
+        pass
     except ValidationError:
         aside = unused(FOLDER / "progress.broken.json")
         FILE.rename(aside)
-        print(
-            f"{FILE.relative_to(ROOT)} could not be read. It is now {aside.relative_to(ROOT)}; `make check` counts anew."
-        )
+        print(f"{FILE.relative_to(ROOT)} could not be read. It is now {aside.relative_to(ROOT)}; a new one begins.")
 
 
 def unused(path: Path) -> Path:
-    """A path that no file has: name-1.py, name-2.py, ..."""
+    """A path that does not exist yet: name-1.py, name-2.py, ..."""
     number = 1
     while (candidate := path.with_stem(f"{path.stem}-{number}")).exists():
         number += 1
@@ -94,30 +93,27 @@ def unused(path: Path) -> Path:
 
 
 def fingerprint(exercise: Exercise) -> str:
-    """Of what a check looks at: the student's files and the tests."""
+    """A digest of what a check looks at: the student's files and the tests."""
     return sha256(digest(exercise).encode() + (ROOT / exercise.test).read_bytes()).hexdigest()
 
 
-def changed(exercise: Exercise, entry: Entry) -> bool:
-    """Whether a file was edited, or the course updated, since the last check."""
-    return entry.last is not None and entry.last.fingerprint != fingerprint(exercise)
-
-
-def is_done(exercise: Exercise, entry: Entry) -> bool:
+def is_done(exercise: Exercise, entries: dict[str, Entry]) -> bool:
     """Whether the last check passed, and the starter was not put back since."""
-    return entry.last is not None and entry.last.done and not untouched(exercise)
+    last = entries[exercise.number].last
+    return last is not None and last.done and not untouched(exercise)
 
 
-def points(exercise: Exercise, entry: Entry) -> float:
-    """What the last check was worth."""
-    return entry.last.points if entry.last and not untouched(exercise) else 0
+def points(exercise: Exercise, entries: dict[str, Entry]) -> float:
+    """The points of the last check."""
+    last = entries[exercise.number].last
+    return last.points if last and not untouched(exercise) else 0
 
 
 def current() -> Exercise:
     """What a student works on: of the exercises that are not done, the one checked last, or else the first."""
     entries = load()
-    left = [exercise for exercise in exercises() if not is_done(exercise, entries[exercise.number])]
-    if not left:
-        return exercises()[-1]
+    left = [exercise for exercise in exercises() if not is_done(exercise, entries)]
     checked = [exercise for exercise in left if entries[exercise.number].last]
-    return max(checked, key=lambda exercise: entries[exercise.number].last.when, default=left[0])
+    if checked:
+        return max(checked, key=lambda exercise: entries[exercise.number].last.when)
+    return left[0] if left else exercises()[-1]

@@ -1,4 +1,4 @@
-"""The starters of the exercises: kept while nobody has worked on them, put back when somebody asks for them."""
+"""The starters of the exercises: a copy is kept while they are untouched, and put back on request."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from course.base.manifest import STARTERS, Exercise, exercises, untouched
 from course.student.progress import FOLDER, unused
 from serving import Problem
 
-KEPT_STARTERS = FOLDER / "starters"  # for a course that came as an archive, without git's history
+KEPT_STARTERS = FOLDER / "starters"  # for a copy of the course that has no git history
 KEPT = FOLDER / "kept"  # what students wrote
 
 
 def keep_starters() -> None:
-    """Keep a copy of each starter that is still as it was; a folder that cannot be written is no reason to stop."""
+    """Keep a copy of each starter that is untouched. A folder that cannot be written is no reason to stop."""
     for exercise in exercises():
         if untouched(exercise):
             for file in exercise.files:
@@ -33,13 +33,13 @@ def reset(exercise: Exercise) -> list[tuple[str, Path | None]]:
     """Put the starter back.
 
     Returns:
-        The files that were not the starter's any more, each with where the student's own was put (None: it was gone).
+        The files that differed from the starter, each with where the student's file is now (None: it did not exist).
 
     Raises:
-        Problem: there is no starter to be found.
+        Problem: the starter cannot be found.
     """
     changed = []
-    for file, starter in _starter(exercise).items():
+    for file, starter in starter_files(exercise).items():
         path = ROOT / "exercises" / file
         own = path.read_bytes() if path.is_file() else None
         if own == starter:
@@ -53,15 +53,19 @@ def reset(exercise: Exercise) -> list[tuple[str, Path | None]]:
     return changed
 
 
-def _starter(exercise: Exercise) -> dict[str, bytes]:
-    """The starter's files: as they are, as they were kept, or from git's history; the digest says which are right."""
+def starter_files(exercise: Exercise) -> dict[str, bytes]:
+    """The files of the starter, from the kept copy or from git's history. The digest tells which are right.
+
+    Raises:
+        Problem: the starter cannot be found.
+    """
     wanted = json.loads(STARTERS.read_text()).get(exercise.number)
     for files in _candidates(exercise):
         if hashlib.sha256(b"".join(files.values())).hexdigest() == wanted:
             return files
     raise Problem(
-        f"The starter of exercise {exercise.number} is nowhere to be found: it was edited before it was kept, and git's "
-        f"history does not have it. Take {' and '.join(f'exercises/{file}' for file in exercise.files)} from a new clone."
+        f"The starter of exercise {exercise.number} cannot be found: there is no copy of it, and it is not in git's "
+        f"history. Take {' and '.join(f'exercises/{file}' for file in exercise.files)} from a new clone."
     )
 
 
@@ -74,7 +78,7 @@ def _candidates(exercise: Exercise) -> Iterator[dict[str, bytes]]:
 
 
 def _git(*words: str) -> bytes:
-    """What git prints; nothing where there is no git, or no repository."""
+    """What git prints; nothing where there is no git or no repository."""
     try:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

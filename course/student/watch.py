@@ -1,4 +1,4 @@
-"""Checks the exercise whose file was saved, until Ctrl-C."""
+"""Checks each exercise whose file is saved, until Ctrl-C."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from course.base.manifest import Exercise
 from course.base.processes import MARK, end
 
 FOLDER = ROOT / "exercises"
-PAUSE = 200  # milliseconds between two looks, and how long a burst of changes is taken for one
+PAUSE = 200  # milliseconds between two looks; changes within it count as one
 
 
 class Check:
-    """A check of one exercise, in a process of its own: a new save can end it with all that it started."""
+    """A check of one exercise, in a process of its own: the next save ends it with all that it started."""
 
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
@@ -31,34 +31,33 @@ class Check:
             cwd=ROOT,
             env=os.environ | {MARK: f"{os.environ.get(MARK, '')} {mark}"},
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C comes to us alone, and we end it: once
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the check
         )
         self.process.mark = mark
 
     def end(self) -> None:
-        """End it, finished or not, with its servers."""
+        """End it with its servers, also when it has finished."""
         end(self.process, patience=10)
 
 
 def stamps(exercise: Exercise) -> list[tuple[int, int] | None]:
-    """What tells one save of an exercise's files from the next."""
+    """What differs between two saves of an exercise's files."""
     paths = [FOLDER / file for file in exercise.files]
     found = [path.stat() if path.is_file() else None for path in paths]
     return [one and (one.st_mtime_ns, one.st_size) for one in found]
 
 
 def saved_exercises(changes: set) -> list[Exercise]:
-    """The exercises that changed files belong to; editors' own files beside them belong to none."""
+    """The exercises that the changed files belong to. The backup files of editors belong to none."""
     files = {str(Path(path).relative_to(FOLDER)) for _, path in changes}
     return [exercise for exercise in manifest.exercises() if files & set(exercise.files)]
 
 
 def watch_exercises(console: Console) -> None:
-    """Check what is saved. A save during a check begins anew."""
-    for stop in (signal.SIGTERM, signal.SIGHUP):
+    """Check what is saved. A save during a check starts it again."""
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    console.print("Watching exercises/: whatever you save is checked. Stop: Ctrl-C")
+    console.print("Watching exercises/: save a file, and its exercise is checked. Stop: Ctrl-C")
     current: Check | None = None
     waiting: list[Exercise] = []
     try:

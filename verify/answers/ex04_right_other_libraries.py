@@ -10,9 +10,17 @@ import onnxruntime
 from PIL import Image, ImageOps
 from scipy.special import softmax as over_axis
 
+SESSIONS = {}
+
+
+def opened(model_path):
+    if str(model_path) not in SESSIONS:
+        SESSIONS[str(model_path)] = onnxruntime.InferenceSession(str(model_path))
+    return SESSIONS[str(model_path)]
+
 
 def input_and_output(model_path):
-    session = onnxruntime.InferenceSession(str(model_path))
+    session = opened(model_path)
     return [session.get_inputs()[0].name, session.get_outputs()[0].name]
 
 
@@ -36,7 +44,7 @@ def softmax(logits):
 
 
 def classify(model_path, image_path):
-    session = onnxruntime.InferenceSession(str(model_path))
+    session = opened(model_path)
     (name, _) = input_and_output(model_path)
     (scores,) = session.run(None, {name: preprocess(image_path)})
     names = ast.literal_eval(session.get_modelmeta().custom_metadata_map["labels"])
@@ -54,5 +62,5 @@ if __name__ == "__main__":
         except Exception as error:
             sys.exit(f"{one} or {options.model} cannot be read: {error}")
         print(one, *(f"{label}: {100 * probability:.2f} %" for label, probability in best), sep="\n  ")
-    if "random" in onnxruntime.InferenceSession(options.model).get_modelmeta().custom_metadata_map["weights"]:
+    if "random" in opened(options.model).get_modelmeta().custom_metadata_map["weights"]:
         print("The weights are RANDOM.")

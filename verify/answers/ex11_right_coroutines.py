@@ -10,8 +10,9 @@ import bentoml
 import numpy
 import pydantic
 
-from serving.http import RequestLimits, restart_dead_workers_quickly
+from serving.bentoml_repairs import restart_dead_workers_quickly
 from serving.images import open_image, preprocess
+from serving.limits import RequestLimits
 from serving.model import labels, open_model, softmax
 from serving.tensors import as_batch
 

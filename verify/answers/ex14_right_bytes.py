@@ -6,7 +6,7 @@ import concurrent.futures
 import bentoml
 import numpy
 
-from serving import http, model
+from serving import bentoml_repairs, limits, model
 from serving.images import open_image, preprocess
 
 
@@ -26,8 +26,8 @@ class ImageClassifierService:
 
     @bentoml.on_deployment
     def ahead():
-        http.restart_dead_workers_quickly()
-        http.stop_dependencies_last()
+        bentoml_repairs.restart_dead_workers_quickly()
+        bentoml_repairs.stop_dependencies_last()
         try:
             model.open_model()
         except model.BadModel as error:
@@ -39,7 +39,7 @@ class ImageClassifierService:
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
 
     async def __is_ready__(self):
-        return await http.all_ready(self.helper)
+        return await bentoml_repairs.all_ready(self.helper)
 
     @bentoml.api
     async def classify(self, image: bytes, /) -> dict:
@@ -51,4 +51,4 @@ class ImageClassifierService:
         return {"predictions": model.top5(scores[0], self.names)}
 
 
-ImageClassifierService.add_asgi_middleware(http.RequestLimits, max_bytes={"/classify": 10 << 20})
+ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 << 20})

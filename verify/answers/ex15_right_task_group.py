@@ -9,7 +9,7 @@ import bentoml
 import numpy
 from pydantic import BaseModel, BeforeValidator
 
-from serving import http, model
+from serving import bentoml_repairs, limits, model
 from serving.cores import cores
 from serving.images import open_image, preprocess
 from serving.tensors import as_batch
@@ -58,8 +58,8 @@ class ImageClassifierService:
 
     @bentoml.on_deployment
     def look_for_both():
-        http.restart_dead_workers_quickly()
-        http.stop_dependencies_last()
+        bentoml_repairs.restart_dead_workers_quickly()
+        bentoml_repairs.stop_dependencies_last()
         try:
             known = [model.labels(model.open_model(path)) for path in (model.MODEL_A_PATH, model.MODEL_B_PATH)]
         except model.BadModel as error:
@@ -72,7 +72,7 @@ class ImageClassifierService:
         self.names = model.labels(model.open_model(model.MODEL_A_PATH))
 
     async def __is_ready__(self):
-        return await http.all_ready(self.first, self.second)
+        return await bentoml_repairs.all_ready(self.first, self.second)
 
     async def both(self, tensor):
         async with asyncio.TaskGroup() as group:
@@ -105,5 +105,5 @@ class ImageClassifierService:
 
 
 ImageClassifierService.add_asgi_middleware(
-    http.RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20}
+    limits.RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20}
 )

@@ -2,11 +2,12 @@
 
 import asyncio
 
+import aiohttp
 import bentoml
 import numpy
 from starlette.responses import Response
 
-from serving import http, model
+from serving import bentoml_repairs, limits, model
 from serving.images import open_image, preprocess
 
 SETTINGS = {"threads": 2, "runner_connection": {"max_requests": 10**9, "max_age": 1e9}, "traffic": {"timeout": 8}}
@@ -39,8 +40,8 @@ class ImageClassifierService:
 
     @bentoml.on_deployment
     def prepare():
-        http.restart_dead_workers_quickly()
-        http.stop_dependencies_last()
+        bentoml_repairs.restart_dead_workers_quickly()
+        bentoml_repairs.stop_dependencies_last()
         try:
             a, b = (model.labels(model.open_model(path)) for path in (model.MODEL_A_PATH, model.MODEL_B_PATH))
         except model.BadModel as error:
@@ -53,13 +54,13 @@ class ImageClassifierService:
         self.turns = asyncio.Semaphore(8)
 
     async def __is_ready__(self):
-        return await http.all_ready(self.one, self.other)
+        return await bentoml_repairs.all_ready(self.one, self.other)
 
     async def ask(self, service, tensor):
         for _ in range(3):
             try:
                 shares = await service.to_async.vote(tensor=tensor)
-            except (ConnectionError, OSError, http.ClientError) as error:
+            except (ConnectionError, OSError, aiohttp.ClientError) as error:
                 failed = error
                 await asyncio.sleep(0.2)
                 continue
@@ -85,4 +86,4 @@ class ImageClassifierService:
         return {"predictions": [{"label": self.names[i], "probability": p} for p, i in ranked[:-6:-1]]}
 
 
-ImageClassifierService.add_asgi_middleware(http.RequestLimits, max_bytes={"/classify": 10 * 2**20})
+ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 * 2**20})

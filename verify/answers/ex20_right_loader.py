@@ -5,7 +5,7 @@ import os
 
 import bentoml
 
-from serving import http, images, model
+from serving import bentoml_repairs, images, limits, model
 from serving.store import checked_file, stored
 
 
@@ -17,7 +17,7 @@ def wanted():
 class ImageClassifierService:
     @bentoml.on_deployment
     def pin():
-        http.restart_dead_workers_quickly()
+        bentoml_repairs.restart_dead_workers_quickly()
         try:
             found = stored(wanted())
             model.open_model(checked_file(found))
@@ -51,4 +51,4 @@ class ImageClassifierService:
         return {"version": wanted(), "predictions": model.top5(scores[0], model.labels(self.session))}
 
 
-ImageClassifierService.add_asgi_middleware(http.RequestLimits, max_bytes={"/classify": 10 << 20})
+ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 << 20})

@@ -1,0 +1,190 @@
+"""What a student types: exercises and their checks, services, images, load tests."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from typer import Option
+
+from course import ROOT
+from course.base import manifest, options
+from course.base.options import SOLUTIONS
+from course.base.processes import is_free
+from course.cli import models
+from course.student import guide
+from serving import Problem
+
+app = typer.Typer()
+console = guide.console
+app.command("list")(guide.list_exercises)
+app.command()(guide.show)
+app.command()(guide.check)
+app.command()(guide.hint)
+app.command("progress")(guide.show_progress)
+app.command()(guide.solution)
+app.command()(guide.reset)
+
+
+@app.command()
+def watch() -> None:
+    """Check each exercise whose file you save, until Ctrl-C."""
+    from course.student.watch import watch_exercises
+
+    watch_exercises(console)
+
+
+@app.command()
+def docs() -> None:
+    """Show the course page on the first free port from 8000 on."""
+    port = next(port for port in range(8000, 8100) if is_free(port))
+    console.print(f"[bold]http://localhost:{port}[/]   Stop: Ctrl-C")
+    os.chdir(ROOT)
+    become("-m", "mkdocs", "serve", "--quiet", "--dev-addr", f"localhost:{port}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, Option(envvar="MODEL", help="A classifier of torchvision; without it, all you need.")] = "",
+) -> None:
+    """Export the models that the services need, or one other model."""
+    for name in [model] if model else ["resnet18", *models.ARCHITECTURES]:
+        models.export(name)
+
+
+@app.command()
+def netron(
+    exercise: options.One = "03",
+    browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True,
+) -> None:
+    """Show the graph of the exported model; with exercise 06, the optimised graph beside it."""
+    graphs = {"03": ["models/resnet18.onnx"], "06": ["models/resnet18.onnx", "models/resnet18.optimized.onnx"]}
+    if exercise.number not in graphs:
+        raise Problem(f"EX={exercise.number}: expected 03, the exported graph, or 06, the optimised graph beside it.")
+    models.need(["resnet18"])
+    become("solutions/ex03_visualize.py", *graphs[exercise.number], *([] if browser else ["--no-browser"]))
+
+
+@app.command()
+def serve(exercise: options.One = "10", port: options.Port = 3000, folder: options.Folder = SOLUTIONS) -> None:
+    """Serve the model with the service of an exercise."""
+    service = manifest.find_service(exercise.number).service
+    if not (folder / service).is_file():
+        raise Problem(f"There is no {folder / service}.")
+    if not is_free(port):
+        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
+    other = os.environ.get("MODEL") or "resnet18"
+    models.need(other if model == "resnet18" else model for model in exercise.models)
+    if exercise.app:
+        console.print(f"[bold]python {folder / service} --port {port}[/]")
+        console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
+        console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
+        become(str(folder / service), "--port", str(port))
+    # Ctrl-C gives running requests 10 s to finish.
+    words = [f"{Path(service).stem}:ImageClassifierService", "--port", str(port)]
+    words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
+    client = "make client" if port == 3000 else f"make client PORT={port}"
+    console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
+    console.print(f"Swagger: http://localhost:{port}   In a second terminal: {client}   Stop: Ctrl-C")
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    become("-m", "bentoml", "serve", *words)
+
+
+@app.command()
+def client(images: options.Images = "data/cat.png data/coffee.png", port: options.Port = 3000) -> None:
+    """Classify image files with the running service."""
+    become("solutions/ex10_client.py", *map(str, images), "--url", f"http://localhost:{port}")
+
+
+def become(*words: str) -> NoReturn:
+    """Run Python with these words in the place of this process."""
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+@app.command()
+def loadtest(
+    exercise: options.One = None,
+    services: Annotated[
+        str, Option(envvar="SERVICES", help="Exercises and their variables: '10 13:WORKERS=4,THREADS=0'.")
+    ] = "",
+    payload: Annotated[
+        Literal["image", "json", "npy"] | None, Option(envvar="PAYLOAD", help="What each request contains.")
+    ] = None,
+    users: Annotated[
+        int | None,
+        Option(min=1, max=1000, envvar="USERS", help="How many requests at the same time.", show_default="32"),
+    ] = None,
+    duration: Annotated[
+        int, Option(min=1, max=600, envvar="DURATION", help="Seconds to measure each service, in each round.")
+    ] = 10,
+    rounds: options.Rounds = 2,
+    folder: options.Folder = SOLUTIONS,
+    output: Annotated[Path | None, Option(help="Where the report goes.", show_default="reports/loadtest/")] = None,
+) -> None:
+    """Compare services under the same load, and with the cores alone, without a server."""
+    from course.loadtest.plan import Plan
+    from course.loadtest.run import loadtest, report_folder
+
+    plan = Plan.make(
+        exercise or manifest.find("10"),
+        services=services,
+        payload=payload,
+        users=users,
+        duration=duration,
+        rounds=rounds,
+        folder=folder,
+    )
+    models.need(Path(path).stem for work in plan.works for path in work.models)
+    loadtest(plan, output or report_folder(exercise.number if exercise else ""))
+
+
+@app.command()
+def bento(exercise: options.One = "10", folder: options.Folder = SOLUTIONS) -> None:
+    """Pack the service of an exercise with its model: `bentoml build`."""
+    from course.images import containers
+
+    containers.find(exercise.number)
+    models.need(exercise.models)
+    containers.bento(exercise.number, folder)
+
+
+@app.command()
+def containerize(exercise: options.One = "10", by: options.By = "bento", folder: options.Folder = SOLUTIONS) -> None:
+    """Build an image of the service of an exercise."""
+    from course.images import containers
+
+    containers.find(exercise.number, by)
+    if by == "hand":
+        models.need(exercise.models)
+    containers.containerize(exercise.number, by, folder)
+
+
+@app.command()
+def run_container(exercise: options.One = "10", by: options.By = "bento", port: options.Port = 3000) -> None:
+    """Run the image of the service of an exercise: `docker run`."""
+    from course.images import containers
+
+    containers.run_container(exercise.number, by, port)
+
+
+@app.command()
+def images(words: options.Words = "", folder: options.Folder = ROOT) -> None:
+    """Build the images of exercise 08."""
+    from course.images.build import build_all, chosen, inference
+
+    build_all(chosen(inference(folder / "dockerfiles"), words), console)
+
+
+@app.command()
+def compare_images(
+    words: options.Words = "",
+    rounds: options.Rounds = 5,
+    fresh: Annotated[bool, Option(envvar="FRESH", help="Build them without cache, and measure that.")] = True,
+    output: Annotated[Path, Option(help="Where the report goes.")] = ROOT / "reports" / "images",
+) -> None:
+    """Compare images: build time, size of each layer, start-up, first prediction."""
+    from course.images.build import COMPARED, chosen
+    from course.images.compare import compare
+
+    compare(chosen(COMPARED, words), output, rounds, fresh, console)

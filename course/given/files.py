@@ -1,0 +1,56 @@
+"""Model files read and written: what several exercises need, and none is about."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving import Problem
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make one sentence of whatever the block raises while it reads a model file.
+
+    Raises:
+        Problem: the file is missing, or the block cannot read it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        command = "python solutions/ex06_optimize.py" if ".optimized" in path.name else "make export"
+        raise Problem(f"There is no model at {path}. Run `{command}` first.")
+    try:
+        yield
+    except (Problem, NotImplementedError):
+        raise
+    except Exception as error:  # ONNX Runtime alone has a dozen exceptions of its own for a broken file
+        reason = str(error).partition("\n")[0]
+        raise Problem(f"{path} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give the block a path to write to; when it ends well, move that file to `path`, in one step.
+
+    The block writes into a temporary folder beside `path`, since a file can be moved in one step only within a file
+    system. When the block raises, what was at `path` stays. Weights that move_weights_out() put beside the new file
+    are moved with it; those of the old file are removed.
+
+    Raises:
+        Problem: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            written = Path(folder) / path.name
+            yield written
+            data = [file.name for file in Path(folder).glob("*.data")]
+            for name in data:  # the weights first: a graph must never be there without them
+                os.replace(written.with_name(name), path.with_name(name))
+            os.replace(written, path)
+    except OSError as error:
+        raise Problem(f"{path} could not be written: {error.strerror or error}.") from error
+    for old in path.parent.glob(f"{path.stem}-[0-9]*.data"):
+        if old.name not in data:
+            old.unlink()

@@ -52,7 +52,7 @@ def test_auto_takes_random_weights_without_a_network_and_says_so(submission, tmp
 
 
 def test_auto_takes_imagenet_weights_where_they_can_be_had(submission, checkpoint, tmp_path):
-    """A random checkpoint under the downloaded file's name stands in for the download, which is not reachable everywhere."""
+    """A random checkpoint with the name of the download stands in for it: it cannot be downloaded everywhere."""
     done = run(submission, tmp_path, cached=checkpoint)
     assert done.code == 0, done.output
     assert "RANDOM" not in done.output

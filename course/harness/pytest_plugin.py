@@ -8,6 +8,7 @@ import importlib
 import resource
 import signal
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
 from course.harness.verdicts import Inconclusive
 from course.isolation import sandbox
-from course.isolation.limits import LIMITS, of_kernel
+from course.isolation.limits import LIMITS, MB, of_kernel
 from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
@@ -83,7 +84,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def limit_memory() -> None:
-    """Bound the memory of pytest itself, however large a submission's answers are; its children have other limits."""
+    """Bound the memory of pytest itself, however large a submission's answers are; its children have other limits.
+
+    The stack of a thread counts as a whole, and tests of load start hundreds of threads: 2 MB for each are enough.
+    """
+    threading.stack_size(2 * MB)
     most, (_, hard) = of_kernel(LIMITS, alone=False).get("RLIMIT_DATA"), resource.getrlimit(resource.RLIMIT_DATA)
     if most and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))

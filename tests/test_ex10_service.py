@@ -225,7 +225,7 @@ def test_client_prints_the_labels(submission, server, session):
         called=f"python ex10_client.py cat.png coffee.png --url {server.url}",
         got=f"exit code {finished.code}: {finished.output[-600:]}",
         expected=f"a table with both files and labels such as {wanted}, and a warning that the weights are RANDOM",
-        hint="with bentoml.SyncHTTPClient(url) as client: client.classify(path.read_bytes())",
+        hint="ask(): return client.classify(image)",
     )
 
 
@@ -237,7 +237,7 @@ def test_client_says_what_to_do_when_nothing_listens(submission):
         called="python ex10_client.py cat.png --url (a port where nothing listens)",
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected="a non-zero exit code and a sentence that says to start the service with `make serve`",
-        hint="catch httpx.TransportError and raise Problem('...')",
+        hint="ask(): catch only BentoMLException; main() does the rest",
     )
 
 
@@ -253,7 +253,7 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
         called="python ex10_client.py note.txt cat.png",
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
-        hint="catch BentoMLException for each file",
+        hint="ask(): catch BentoMLException, and return the reason of a refusal",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from bad_input import CAT, COFFEE
 from image_service import assert_classified, assert_does_not_start, assert_refuses_bad_images, best_five
 from PIL import Image
+from scripts import expect_one_sentence, expect_success
 from under_load import (
     assert_answers_overload,
     assert_finishes_on_sigterm,
@@ -25,7 +26,7 @@ SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 
 
 class Store:
-    """A BENTOML_HOME of its own, and the commands of exercise 20 on it: another machine."""
+    """A BENTOML_HOME of its own, like another machine, and the commands of exercise 20 on it."""
 
     def __init__(self, submission: Submission, home: Path) -> None:
         self.submission = submission
@@ -37,14 +38,9 @@ class Store:
 
     def does(self, *words: object) -> str:
         """The output of a command that is expected to succeed."""
-        finished = self.run(*words)
-        expect(
-            finished.code == 0 and "Traceback" not in finished.output,
-            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
-            got=f"exit code {finished.code}: {finished.output[-500:]}",
-            expected="exit code 0",
-            hint="bentoml.models.create, list, get, export_model, import_model",
-        )
+        finished, called = self.run(*words), f"python ex20_model_store.py {' '.join(map(str, words))}"
+        hint = "bentoml.models.create, list, get, export_model, import_model"
+        expect_success(finished, called=called, expected="and no failure", hint=hint)
         return finished.output
 
     def tag(self, *words: object) -> str:
@@ -61,21 +57,16 @@ class Store:
         return found[-1]
 
     def refuses(self, *words: object, because: str) -> None:
-        finished = self.run(*words)
-        expect(
-            finished.code == 1 and because in finished.output and "Traceback" not in finished.output,
-            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
-            got=f"exit code {finished.code}: {finished.output[-500:]}",
-            expected=f"exit code 1 and one sentence with {because!r}",
-            hint="raise Problem('...') for what a user can get wrong",
-        )
+        called = f"python ex20_model_store.py {' '.join(map(str, words))}"
+        hint = "raise Problem('...') for what a user can get wrong"
+        expect_one_sentence(self.run(*words), because, called=called, hint=hint)
 
     def rows(self) -> list[str]:
         """The lines of `list` that show a version, the newest first."""
         return rows(self.does("list"))
 
     def versions(self) -> list[Path]:
-        """What is in the store, without a command."""
+        """What is in the store, read without a command."""
         return sorted(self.home.glob("models/*/*/model.yaml"))
 
 
@@ -104,7 +95,7 @@ def newer(store: Store, older: str, small_models_dir: Path) -> str:
 
 @pytest.fixture(scope="module")
 def server(submission: Submission, store: Store, newer: str):
-    """Serves the latest version: nothing says which."""
+    """Serves the latest version, since MODEL_TAG is not set."""
     with submission.serve(SERVICE, env=store.env) as running:
         yield running
 
@@ -181,7 +172,7 @@ def test_save_refuses_what_cannot_be_served(store, newer, small_models_dir, tmp_
 @pytest.mark.points(1)
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_an_interrupted_save_leaves_nothing_half_written(store, newer, small_models_dir, tmp_path, how):
-    """In the middle of BentoML's copying the process ends, as it would by SIGKILL, or Ctrl-C is pressed."""
+    """While BentoML copies, the process ends as by SIGKILL, or gets Ctrl-C."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, shutil\nfrom pathlib import Path\n"
         "def copytree(source, place, **_):\n"

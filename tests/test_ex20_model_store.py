@@ -7,16 +7,11 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+import under_load
 from bad_input import CAT, COFFEE
 from image_service import assert_classified, assert_does_not_start, assert_refuses_bad_images, best_five
 from PIL import Image
 from scripts import expect_one_sentence, expect_success
-from under_load import (
-    assert_answers_overload,
-    assert_finishes_on_sigterm,
-    assert_survives_a_killed_worker,
-    wait_for,
-)
 
 from course import ROOT
 from course.harness.load import load, tally
@@ -331,9 +326,9 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
 def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, small_models_dir):
     before = served_tag(server)
     with load(server) as answered:
-        wait_for(answered, 5, server)
+        under_load.wait_for(answered, 5, server)
         store.tag("save", small_models_dir / "resnet18.onnx")
-        wait_for(answered, 16, server)
+        under_load.wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
     expect(
         not different,
@@ -342,7 +337,7 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
         expected=f"200, and the version {before}, for all of them",
         hint="load the model in __init__, not at each request",
     )
-    assert_survives_a_killed_worker(server)
+    under_load.assert_survives_a_killed_worker(server)
     expect(
         served_tag(server) == before,
         called="POST /version, after a newer version was saved, and a worker killed and replaced",
@@ -354,9 +349,9 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
 
 @pytest.mark.points(0.5)
 def test_overload_is_answered(server):
-    assert_answers_overload(server)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.5)
 def test_sigterm_finishes_what_was_accepted(server):
-    assert_finishes_on_sigterm(server)
+    under_load.assert_finishes_on_sigterm(server)

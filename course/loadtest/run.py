@@ -24,7 +24,8 @@ from course import ROOT
 from course.base.files import last_error, writable
 from course.base.processes import job, marked, running, used, wait
 from course.base.reports import machine
-from course.harness.submission import Server, Submission
+from course.harness.server import Server
+from course.harness.submission import Submission
 from course.loadtest import report
 from course.loadtest.ceiling import Work, within
 from course.loadtest.plan import Plan, Turn, Variant

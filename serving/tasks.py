@@ -1,4 +1,4 @@
-"""What BentoML 1.4.39's tasks leave out: large bodies, a bound on how many run, tasks whose worker died."""
+"""What BentoML's tasks leave out: large bodies, a bound on how many run, tasks whose worker died."""
 
 import asyncio
 import signal

@@ -83,7 +83,7 @@ def main(
     model: Annotated[Path, Option(help="The model file.")] = MODEL_PATH,
 ) -> None:
     """Print the five most probable labels of each image."""
-    print_predictions({image.name: classify(model, image) for image in images})
+    print_predictions((image.name, classify(model, image)) for image in images)
     warn_of_random(open_session(model).get_modelmeta().custom_metadata_map.get("weights", "unknown"))
 
 

@@ -52,7 +52,9 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         raise
     except Exception as error:  # zipfile raises half a dozen kinds for what is none
         file.close()
-        raise BadArchive(f"expected a zip archive, got {path.stat().st_size:,} bytes that are none: {error}") from error
+        raise BadArchive(
+            f"expected a zip archive, but these {path.stat().st_size:,} bytes are not one: {error}"
+        ) from error
     return archive
 
 
@@ -102,5 +104,5 @@ def read_file(archive: zipfile.ZipFile, file: zipfile.ZipInfo) -> bytes:
     except BadFile:
         raise
     except Exception as error:  # zlib and zipfile raise whatever they stumble over
-        raise BadFile(f"expected a whole file, got a broken one: {error}") from error
+        raise BadFile(f"expected a whole file, but it is damaged: {error}") from error
     return bytes(unpacked)

@@ -6,12 +6,9 @@ its repair: if a test fails there, BentoML has changed and that repair may go.
 """
 
 import asyncio
-import functools
-import inspect
 import json
 import logging
 import os
-import pkgutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,18 +21,18 @@ from aiohttp import ClientError
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from serving import Problem
-
-WRITTEN_FOR = "1.4.40"  # the BentoML that the repairs were last tested with
-NEEDS: dict[str, dict[str, list[str]]] = {}  # what each repair patches: places, and the texts that their source holds
-logger = logging.getLogger("bentoml.repairs")
+from serving.repair import repair, warn_of_another_version
 
 
 def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
-    log_client_errors_in_one_line()
+    repair_logs()
     batch_without_waiting()
+    if service.dependencies:
+        keep_socket_paths_short()
     for one in service.all_services().values():
         compute_schemas_once(one)
         make_no_traces(one)
@@ -51,40 +48,10 @@ def apply(service: "bentoml.Service") -> None:
     service.inner._before_the_workers = before_the_workers
 
 
-def warn_of_another_version() -> None:
-    """Log one warning where BentoML is not the version that the repairs were tested with, or where one does not fit."""
-    left_out = [name for name in NEEDS if not _fits(name)]
-    if bentoml.__version__ != WRITTEN_FOR or left_out:
-        logger.warning(
-            "serving/bentoml_repairs.py was tested with BentoML %s; this is %s. %s "
-            "`pip install -r requirements-serving.txt` installs the tested version.",
-            WRITTEN_FOR,
-            bentoml.__version__,
-            f"These repairs do not fit and are left out: {', '.join(left_out)}." if left_out else "Every repair fits.",
-        )
-
-
-def repair(needs: dict[str, list[str]], otherwise: Callable = lambda *_, **__: None) -> Callable:
-    """Mark a repair that patches BentoML's inside. Where it does not fit, `otherwise` is called in its place."""
-
-    def decorate(apply: Callable) -> Callable:
-        NEEDS[apply.__name__] = needs
-
-        @functools.wraps(apply)
-        def apply_if_it_fits(*args: Any, **options: Any) -> Any:
-            return (apply if _fits(apply.__name__) else otherwise)(*args, **options)
-
-        return apply_if_it_fits
-
-    return decorate
-
-
-def _fits(name: str) -> bool:
-    try:
-        sources = {place: inspect.getsource(pkgutil.resolve_name(place)) for place in NEEDS[name]}
-    except (ImportError, AttributeError, OSError, TypeError):  # another version has no such place
-        return False
-    return all(text in sources[place] for place, texts in NEEDS[name].items() for text in texts)
+def repair_logs() -> None:
+    """What the log of every service needs."""
+    log_client_errors_in_one_line()
+    log_headers_of_any_bytes()
 
 
 def log_client_errors_in_one_line() -> None:
@@ -105,6 +72,27 @@ def _in_one_line(record: logging.LogRecord) -> bool:
         record.msg, record.args = "refused %s: %s", (record.args[0], why)
         record.exc_info = None
     return True
+
+
+@repair({"bentoml._internal.server.http.access:AccessLogMiddleware": ["request_content_type.decode()"]})
+def log_headers_of_any_bytes() -> None:
+    """Escape bytes outside ASCII in the headers of a request before BentoML's access log reads them.
+
+    Without it: the access log fails at a Content-Type with such a byte, just before the body of the answer is sent. The
+    caller gets an empty body, and the log a stack trace.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: the access log decodes headers with replacements.
+    """
+    from bentoml._internal.server.http.access import AccessLogMiddleware
+
+    call = AccessLogMiddleware.__call__
+
+    async def call_with_ascii(middleware: AccessLogMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            escaped = [(name, value.decode("ascii", "backslashreplace").encode()) for name, value in scope["headers"]]
+            scope["headers"] = escaped
+        await call(middleware, scope, receive, send)
+
+    AccessLogMiddleware.__call__ = call_with_ascii
 
 
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})
@@ -166,6 +154,17 @@ def batch_without_waiting() -> None:
     from bentoml._internal.marshal.dispatcher import Optimizer
 
     Optimizer.wait = property(lambda optimizer: 0.0, lambda optimizer, seconds: None)
+
+
+@repair({"_bentoml_impl.server.serving:_get_server_socket": ["MAX_AF_UNIX_PATH_LENGTH", "uds_path"]})
+def keep_socket_paths_short() -> None:
+    """Put the sockets between services into /tmp where the temporary folder (TMPDIR) has too long a path for them.
+
+    Without it: `bentoml serve` ends with a bare AssertionError, since the path of a Unix socket has at most 107 bytes.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML chooses a shorter path, or says what is wrong.
+    """
+    if len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
 
 
 @repair({"_bentoml_sdk.service.config:RunnerConnectionSchema": ["max_requests", "max_age"]})

@@ -1,9 +1,11 @@
 """From the bytes of an image file to the tensor that the model takes, with Pillow and NumPy alone."""
 
 import io
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from serving import Problem
 
@@ -14,6 +16,9 @@ MAX_PIXELS = 25_000_000
 MAX_ASPECT_RATIO = 20
 # Pillow reads many more; some of its rarer decoders start other programs (EPS) or are little tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KEPT_CHUNK = b"eXIf"  # which way up; transparency is dropped in any case
 
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -34,11 +39,16 @@ def open_image(data: bytes) -> Image.Image:
             times its width (or the other way round).
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
     except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
         raise BadImage(f"expected at most {MAX_PIXELS:,} pixels: {error}") from error
-    except Exception as error:  # decoders raise whatever they stumble over
-        raise BadImage(f"expected an image file ({', '.join(FORMATS)}), got {len(data)} bytes that are none") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(
+            f"expected an image file ({', '.join(FORMATS)}), but these {len(data)} bytes are not an image, "
+            "or its header is damaged"
+        ) from error
+    except Exception as error:  # decoders raise many kinds
+        raise BadImage(f"expected a whole image file, but its header is damaged: {error}") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"expected at most {MAX_PIXELS:,} pixels, got {width} x {height} = {width * height:,}")
@@ -47,9 +57,33 @@ def open_image(data: bytes) -> Image.Image:
     if image.mode in ("I", "F"):
         raise BadImage("expected 8 or 16 bits a channel, got 32, for which there is no agreed white")
     try:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        image.load()
     except Exception as error:
-        raise BadImage(f"expected a whole image file, got a broken {image.format}: {error}") from error
+        raise BadImage(f"expected a whole image file, but this {image.format} is damaged: {error}") from error
+    with suppress(Exception):  # damaged metadata does not damage the pixels, which stay the way they are stored
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image)
+
+
+def without_metadata(data: bytes) -> bytes:
+    """A PNG file without its texts and colour profiles, with which Pillow refuses the pixels as well where they
+    are damaged or larger than 1 MB. Any other file, and one that is no whole PNG, is returned as it is.
+    """
+    if not data.startswith(PNG_SIGNATURE):
+        return data
+    return PNG_SIGNATURE + b"".join(chunk for kind, chunk in _chunks(data) if kind[:1].isupper() or kind == KEPT_CHUNK)
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG file: length, kind, content and checksum. An upper-case kind is needed for the pixels.
+
+    Source: https://www.w3.org/TR/png-3/#5Chunk-layout
+    """
+    at = len(PNG_SIGNATURE)
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4])
+        yield png[at + 4 : at + 8], png[at:end]
+        at = end
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,12 +1,16 @@
 """A limit on the size of what callers send, for any ASGI application."""
 
+import codecs
+
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RequestLimits:
-    """ASGI middleware: answers too large a body with 413, a form with 415, none with 400, before anything is parsed.
+    """ASGI middleware: answers too large a body with 413, a form or a compressed body with 415, an empty one with 400.
+
+    All that happens before anything is parsed.
 
     BentoML parses forms itself, fetches URLs that it finds in them, and answers 500 to broken ones.
     No API here takes a form; but curl calls any body one unless told otherwise, so a body of type
@@ -24,7 +28,10 @@ class RequestLimits:
             return await self.app(scope, receive, send)
 
         headers = MutableHeaders(scope=scope)
-        content_type = headers.get("content-type", "")
+        if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+            problem = f"expected a body without Content-Encoding, got {encoding!a}: send it uncompressed"
+            return await JSONResponse({"error": problem}, 415)(scope, receive, send)
+        content_type = headers.get("content-type", "").lower()
         if content_type.startswith("multipart/"):
             problem = "expected the file or the JSON itself as the body, got a form (curl: --data-binary @FILE, not -F)"
             return await JSONResponse({"error": problem}, 415)(scope, receive, send)
@@ -49,7 +56,7 @@ class RequestLimits:
             nonlocal body
             if body is None:
                 return await receive()
-            whole, body = bytes(body), None
+            whole, body = bytes(body.removeprefix(codecs.BOM_UTF8)), None  # Windows writes it in front of JSON
             return {"type": "http.request", "body": whole, "more_body": False}
 
         return await self.app(scope, receive_again, send)

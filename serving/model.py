@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from serving import Problem
@@ -48,7 +49,8 @@ def open_model(
         providers: execution providers in order of preference. Without a warning, the session has those that there are.
 
     Raises:
-        BadModel: missing, not an ONNX model, other inputs or outputs than the contract's, no labels.
+        BadModel: missing, not an ONNX model, or one that does not keep the contract: other inputs or outputs, no
+            label for each class, or no answer to two images.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,23 +62,42 @@ def open_model(
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a provider that cannot be had
             session = ort.InferenceSession(path, options, providers=list(providers))
-    except Exception as error:  # ONNX Runtime has a dozen kinds of its own for a broken file
+    except Exception as error:  # ONNX Runtime raises a dozen kinds of its own
         reason = str(error).splitlines()[0]
-        raise BadModel(f"{path} cannot be loaded: {reason}. Run `{_export_command(path)}` to make it anew.") from error
-    model_input, model_output = session.get_inputs()[0], session.get_outputs()[0]
-    if isinstance(model_input.shape[0], int):
-        raise BadModel(f"{path} takes batches of {model_input.shape[0]} only: export it with a dynamic batch axis.")
-    if model_input.type != "tensor(float)" or model_input.shape[1:] != [3, 224, 224]:
         raise BadModel(
-            f"{path} takes {model_input.type} of shape {model_input.shape}; "
-            "expected tensor(float) of shape (batch, 3, 224, 224)."
-        )
-    if len(labels(session)) != model_output.shape[1]:
-        raise BadModel(
-            f"{path} has {len(labels(session))} labels in its metadata for {model_output.shape[1]} outputs. "
-            f"Run `{_export_command(path)}` to make it anew."
-        )
+            f"{path} cannot be loaded: {reason}. Run `{_export_command(path)}` to export it again."
+        ) from error
+    if problem := _problem_of(session):
+        raise BadModel(f"{path} {problem}. Run `{_export_command(path)}` to export it again.")
     return session
+
+
+def _problem_of(session: ort.InferenceSession) -> str:
+    """What keeps a model from being served, as the end of a sentence; empty where it keeps the contract.
+
+    A service whose model cannot answer would start, call itself ready and fail at every request.
+    """
+    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
+    outputs = {one.name: (one.type, one.shape) for one in session.get_outputs()}
+    if list(inputs) != ["input"] or list(outputs) != ["output"]:
+        return f"has inputs {list(inputs)} and outputs {list(outputs)}; expected ['input'] and ['output']"
+    kind, shape = inputs["input"]
+    if kind != "tensor(float)" or len(shape) != 4 or shape[1:] != [3, 224, 224]:
+        return f"takes {kind} of shape {shape}; expected tensor(float) of shape (batch, 3, 224, 224)"
+    if isinstance(shape[0], int):
+        return f"takes batches of {shape[0]} only: it needs a dynamic batch axis"
+    try:
+        names = labels(session)
+    except ValueError as error:
+        return f"has labels in its metadata that cannot be read: {error}"
+    try:
+        answer = session.run(["output"], {"input": np.zeros((2, 3, 224, 224), np.float32)})[0]
+    except Exception as error:  # as above
+        return f"cannot classify two images at once: {str(error).splitlines()[0]}"
+    if not isinstance(answer, np.ndarray) or answer.dtype != np.float32 or answer.shape != (2, len(names)):
+        got = f"{answer.dtype} of shape {answer.shape}" if isinstance(answer, np.ndarray) else type(answer).__name__
+        return f"has {len(names)} labels in its metadata, but answers two images with {got}"
+    return ""
 
 
 def _export_command(path: Path) -> str:
@@ -85,8 +106,15 @@ def _export_command(path: Path) -> str:
 
 
 def labels(session: ort.InferenceSession) -> list[str]:
-    """The names of the classes, in the order of the model's outputs; empty where the file has none."""
-    return json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
+    """The names of the classes, in the order of the model's outputs; empty where the file has none.
+
+    Raises:
+        ValueError: they are something else than a JSON list of strings.
+    """
+    found = json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError("expected a JSON list of strings")
+    return found
 
 
 def weights(session: ort.InferenceSession) -> str:

@@ -51,7 +51,7 @@ def read_npy(body: bytes) -> np.ndarray:
         # Never pickles: loading one runs whatever its sender wrote into it.
         array = np.load(io.BytesIO(body), allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its tokenizer, zipfile or malloc stumble over
-        raise ValueError(f"expected a .npy file with {EXPECTED}, got {len(body)} bytes that are none") from error
+        raise ValueError(f"expected a .npy file with {EXPECTED}, but these {len(body)} bytes are not one") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"expected a .npy file with {EXPECTED}, got an archive of several arrays")
     return as_batch(array)

@@ -29,15 +29,15 @@ from serving.limits import RequestLimits
 from serving.model import labels, open_model, top5, weights
 from serving.tensors import as_batch
 
-# How many requests are worked on at a time; the others wait. anyio's own 40 answer somewhat more a second and
-# hold more in memory: the page has both numbers.
+# How many requests run at a time; the others wait. anyio's default of 40 answers slightly more per second and needs
+# more memory: the page has both numbers.
 THREADS = 4
 
 log = logging.getLogger("uvicorn.error")
 
 
 class Model(NamedTuple):
-    """What one loading of the model file gives."""
+    """The loaded model: its session, and what its metadata says."""
 
     session: ort.InferenceSession
     labels: list[str]
@@ -63,9 +63,9 @@ class Classification(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What happens around serving: uvicorn listens once this yields, and goes on here when it is told to stop.
+    """Start and stop: uvicorn listens once this yields, and continues here when it stops.
 
-    The model is loaded in the background, so that the probes are answered meanwhile.
+    The model is loaded in the background, so that the probes get an answer meanwhile.
     """
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     app.state.model = None
@@ -75,13 +75,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def load(app: FastAPI) -> None:
-    """Load the model, once, into `app.state.model`; where that fails, say why in one sentence and end the server."""
+    """Load the model once, into `app.state.model`. If that fails, log one sentence that says why and end the server."""
     try:
         session = await to_thread.run_sync(open_model)
         app.state.model = Model(session, labels(session), weights(session))
     except Exception as error:
         log.critical("%s", error)
-        signal.raise_signal(signal.SIGTERM)  # an application has no other way to end its server
+        signal.raise_signal(signal.SIGTERM)  # an application cannot end its server in another way
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
@@ -91,7 +91,7 @@ app.add_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify"
 async def loaded(request: Request) -> Model:
     """The model; 503 until it is loaded."""
     if request.app.state.model is None:
-        raise HTTPException(503, "the model is still being loaded")
+        raise HTTPException(503, "the model is not loaded yet")
     return request.app.state.model
 
 
@@ -103,17 +103,17 @@ Loaded = Annotated[Model, Depends(loaded)]
 
 @app.get("/livez")
 async def livez() -> dict[str, str]:
-    """Alive: the process runs and its event loop turns. Where this fails, start the process anew."""
+    """Alive: the process runs and its event loop is free. If this fails, restart the process."""
     return {"status": "alive"}
 
 
 @app.get("/readyz")
 async def readyz(_: Loaded) -> dict[str, str]:
-    """Ready: the model is loaded. Until then, and where this fails, send no requests here."""
+    """Ready: the model is loaded. Until then, and if this fails, send no requests here."""
     return {"status": "ready"}
 
 
-# `def`, not `async def`: FastAPI runs such a function in a thread, and the event loop stays free for others.
+# `def`, not `async def`: FastAPI runs it in a thread, and the event loop stays free for other requests.
 @app.post("/predict")
 def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list[float]]:
     """Logits, (batch, 1000), for 1 to 16 images.
@@ -129,7 +129,7 @@ def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list
 
 @app.post("/classify")
 def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> Classification:
-    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body."""
+    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF): the whole body."""
     try:
         batch = preprocess(open_image(image))
     except BadImage as error:
@@ -143,28 +143,28 @@ def logits(model: Model, batch: np.ndarray) -> np.ndarray:
     return model.session.run(["output"], {"input": batch})[0]
 
 
-# ------------------------------------------------------------------------------ refusals, all of one form
+# ------------------------------------------------------------------------------ errors, all of one form
 
 
 @app.exception_handler(AnyHTTPException)
 async def say_why(_: Request, error: AnyHTTPException) -> JSONResponse:
-    """Answer `{"error": ...}`, as RequestLimits and exercise 10 do."""
+    """Return `{"error": ...}`, as RequestLimits and exercise 10 do."""
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
 
 @app.exception_handler(RequestValidationError)
 async def say_what_was_expected(_: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's own handler sends the whole body back with the error, and answers 500 where that holds NaN."""
+    """FastAPI's own handler returns the whole body with the error, and 500 if the body holds NaN."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return JSONResponse({"error": f"expected a body as / describes it; {where}: {first['msg']}"}, 422)
+    return JSONResponse({"error": f"expected a body as described at /; {where}: {first['msg']}"}, 422)
 
 
-def main(port: Annotated[int, Option(help="Where it listens.")] = 3000) -> None:
+def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> None:
     """Serve the application until Ctrl-C."""
     if not is_free(port):
-        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: --port {port + 1}")
-    # Beyond 256 connections: 503, not a pile of requests. Ctrl-C gives those in flight 10 s to end.
+        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or use --port {port + 1}.")
+    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 10 s to end.
     uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=10)
 
 

@@ -7,14 +7,29 @@ from pathlib import Path
 from typing import Annotated
 
 import bentoml
-import httpx
 from bentoml.exceptions import BentoMLException
-from rich.console import Console
-from rich.table import Table
 from typer import Argument, Option
 
+from course.given.client import read, show_answers, talking_to
 from course.given.script import run
-from serving import Problem
+
+
+def ask(client: bentoml.SyncHTTPClient, image: bytes) -> dict:
+    """Send an image file to the service's `classify`, and return its answer.
+
+    Returns:
+        {"predictions": [{"label": str, "probability": float}, ...], "weights": str},
+        or {"error": why the service refused the file}: its status is 4xx then.
+
+    Raises:
+        BentoMLException: the service failed.
+    """
+    try:
+        return client.classify(image)
+    except BentoMLException as error:
+        if error.error_code >= 500:
+            raise
+        return {"error": str(error)}
 
 
 def main(
@@ -22,47 +37,10 @@ def main(
     url: Annotated[str, Option(help="Where the service listens.")] = "http://localhost:3000",
 ) -> None:
     """Classify image files with a running service and print a table."""
-    console = Console()
-    files = {image: _read(image) for image in images}
-    table = Table()
-    for column in ("image", "label", "probability"):
-        table.add_column(column, justify="right" if column == "probability" else "left")
-    weights, refused = "", []
-    try:
-        # It asks the service which APIs it has. Timeout 0: it would busily try for 30 s where nothing listens.
-        with bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:
-            for image, data in files.items():
-                try:
-                    answer = client.classify(data)
-                except BentoMLException as error:
-                    if error.error_code >= 500:
-                        raise
-                    refused.append(f"{image.name} was refused: {error}")
-                    continue
-                weights = answer["weights"]
-                for row, prediction in enumerate(answer["predictions"]):
-                    table.add_row(
-                        image.name if row == 0 else "", prediction["label"], f"{prediction['probability']:.1%}"
-                    )
-                table.add_section()
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise Problem(f"Nothing answers at {url} ({error}). Start the service with `make serve`.") from error
-    except (BentoMLException, AttributeError, KeyError, ValueError) as error:
-        raise Problem(f"What listens at {url} is not this service, or it failed: {error}") from error
-
-    if table.row_count:
-        console.print(table)
-    if weights.startswith("random"):
-        console.print(f"The weights are RANDOM ({weights}): these labels mean nothing.", style="bold yellow")
-    if refused:
-        raise Problem("\n".join(refused))
-
-
-def _read(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise Problem(f"{image} cannot be read: {error.strerror}.") from error
+    files = [(image.name, read(image)) for image in images]
+    # The client first asks the service for its APIs; timeout 0: it does not retry for 30 s if nothing listens.
+    with talking_to(url, "make serve"), bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:
+        show_answers((name, ask(client, image)) for name, image in files)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType, DType, Shape
 from pydantic import BeforeValidator
 
-from serving.bentoml_repairs import log_client_errors_in_one_line
+from serving.bentoml_repairs import repair_logs
 from serving.images import BadImage, open_image, preprocess
 from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
@@ -22,7 +22,7 @@ ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), B
 # Bytes, not Path or PIL.Image: for those BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
-log_client_errors_in_one_line()
+repair_logs()
 
 
 @bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # beyond: 504 and 429, not a pile of requests

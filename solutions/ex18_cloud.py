@@ -1,38 +1,28 @@
-"""Exercise 18: a service's container on Google Cloud Run: tag, push, deploy, ask it.
+"""Exercise 18: a service's container on Google Cloud Run: tag, push, deploy, call it.
 
 python solutions/ex18_cloud.py --project my-project --region europe-west1 --repository course --dry-run
 """
 
-import re
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
 import httpx
-from rich.console import Console
 from typer import Option
 
 from course import ROOT
-from course.base import docker
 from course.given.script import run
-from course.images import containers
+from course.images import cloud
 from serving import Problem
 
-console = Console(highlight=False, soft_wrap=True, emoji=False)
-
 PHOTOGRAPH = ROOT / "data" / "cat.png"
-# More than one instance of it cannot be had, and Cloud Run ends instances that nobody asks.
-NOT_HERE = {"19": "a task lives in the instance that took it, and Cloud Run ends instances while they work on tasks"}
-INSTALL = "https://cloud.google.com/sdk/docs/install"
 
 
 def image_address(project: str, region: str, repository: str, service: str, version: str) -> str:
-    """What an image is called in Artifact Registry.
+    """The name of an image in Artifact Registry.
 
     Args:
-        project: the Google Cloud project, such as my-project; `example.com:my-project` where it is a domain's.
+        project: the Google Cloud project, such as my-project, or `example.com:my-project` if it belongs to a domain.
         region: such as europe-west1.
         repository: the Artifact Registry repository in that region.
         service: such as ex10_service.
@@ -44,7 +34,7 @@ def image_address(project: str, region: str, repository: str, service: str, vers
 def settings(service: str) -> dict[str, str]:
     """The options of `gcloud run deploy` for a service of the course, without the dashes: {"cpu": "1", ...}.
 
-    What an instance gets (cpu, memory), how much is asked of it at a time (concurrency), how long a request may
+    What an instance gets (cpu, memory), how many requests it takes at a time (concurrency), how long a request may
     take (timeout), how many instances there may be (max-instances), where it listens (port), and how Cloud Run finds
     out that it has started (startup-probe) and that it still works (liveness-probe).
     """
@@ -53,14 +43,14 @@ def settings(service: str) -> dict[str, str]:
         # Each process holds 225 to 245 MB: two of them, or up to four.
         "cpu": "2" if composed else "1",
         "memory": "2Gi" if composed else "1Gi",
-        # Not the 80 that Cloud Run would send: requests that wait for a core are better off in another instance.
+        # By default Cloud Run sends 80. Requests that wait for a core are better off in another instance.
         "concurrency": "8",
-        "timeout": "30s",  # the services' own
-        "max-instances": "4",  # the bill has an end
-        "cpu-boost": "",  # more CPU while it starts, which is all imports
+        "timeout": "30s",  # as long as the services' own
+        "max-instances": "4",  # limits the bill
+        "cpu-boost": "",  # more CPU during the start, which is mostly imports
         "port": "3000",
         "startup-probe": "httpGet.path=/readyz,httpGet.port=3000,periodSeconds=2,timeoutSeconds=2,failureThreshold=60",
-        # Whether the server answers at all, not whether it is ready: a service that is merely busy must not be killed.
+        # Whether the server answers at all, not whether it is ready: Cloud Run must not kill a service that is busy.
         "liveness-probe": "httpGet.path=/livez,httpGet.port=3000,periodSeconds=30,timeoutSeconds=10,failureThreshold=3",
     }
 
@@ -68,15 +58,15 @@ def settings(service: str) -> dict[str, str]:
 def commands(
     project: str, region: str, repository: str, service: str, version: str, public: bool = False
 ) -> list[list[str]]:
-    """What must be typed, each command a list of words: tag, log in, push, deploy.
+    """The commands to type, each a list of words: tag, log in, push, deploy.
 
     Args:
         project: as for image_address().
         region: as for image_address().
         repository: as for image_address().
-        service: its image here is called `SERVICE:hand`; in Cloud Run, underscores are not allowed in names.
+        service: its image here is called `SERVICE:hand`; names in Cloud Run have no underscores (cloud.name()).
         version: the tag of the image in Artifact Registry.
-        public: whether anybody may ask the service; otherwise only those whom Google knows and you allow.
+        public: whether anybody may call the service; otherwise only those whom you allow.
     """
     address = image_address(project, region, repository, service, version)
     options = [f"--{name}={value}" if value else f"--{name}" for name, value in settings(service).items()]
@@ -86,12 +76,12 @@ def commands(
         ["docker", "tag", f"{service}:hand", address],
         ["gcloud", "auth", "configure-docker", f"{region}-docker.pkg.dev", "--quiet"],
         ["docker", "push", address],
-        ["gcloud", "run", "deploy", cloud_name(service), f"--image={address}", *place, *options, access, "--quiet"],
+        ["gcloud", "run", "deploy", cloud.name(service), f"--image={address}", *place, *options, access, "--quiet"],
     ]
 
 
 def smoke_test(url: str, photograph: Path, token: str = "") -> str:
-    """Ask a deployed service to classify a photograph; the label that it thinks most probable.
+    """Let a deployed service classify a photograph, and return the most probable label.
 
     Args:
         url: of the service.
@@ -99,101 +89,44 @@ def smoke_test(url: str, photograph: Path, token: str = "") -> str:
         token: an identity token, for a service that is not public.
 
     Raises:
-        Problem: no answer, another than 200, or one without predictions; the message says which.
+        Problem: no response, another status than 200, or no predictions; the message says which.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         # The first request may wait for an instance to start.
-        answer = httpx.post(f"{url}/classify", content=photograph.read_bytes(), headers=headers, timeout=60)
+        response = httpx.post(f"{url}/classify", content=photograph.read_bytes(), headers=headers, timeout=60)
     except httpx.HTTPError as error:
-        raise Problem(f"{url} does not answer: {error!r}.") from error
-    if answer.status_code != 200:
-        raise Problem(f"{url}/classify answers {answer.status_code}: {answer.text[:300]}")
+        raise Problem(f"{url} does not respond: {error!r}.") from error
+    if response.status_code != 200:
+        raise Problem(f"{url}/classify returns {response.status_code}: {response.text[:300]}")
     try:
-        return answer.json()["predictions"][0]["label"]
+        return response.json()["predictions"][0]["label"]
     except (ValueError, LookupError, TypeError) as error:
-        raise Problem(f"{url}/classify answers 200, but no predictions: {answer.text[:300]}") from error
-
-
-def cloud_name(service: str) -> str:
-    """What Cloud Run calls a service: small letters, digits and hyphens."""
-    return service.replace("_", "-")
+        raise Problem(f"{url}/classify returns 200, but no predictions: {response.text[:300]}") from error
 
 
 def main(
     project: Annotated[str, Option(help="Your Google Cloud project.")] = "",
-    region: Annotated[str, Option(help="Where it is to run, such as europe-west1.")] = "",
+    region: Annotated[str, Option(help="Where it runs, such as europe-west1.")] = "",
     repository: Annotated[str, Option(help="The Artifact Registry repository in that region.")] = "",
-    ex: Annotated[str, Option(help="The exercise whose service to deploy.")] = "10",
+    ex: Annotated[str, Option(help="The exercise whose service you deploy.")] = "10",
     public: Annotated[bool, Option("--public", help="Let anybody use it.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Only print the commands.")] = False,
 ) -> None:
-    """Bring the image that `make containerize BY=hand` made to Cloud Run, and ask it."""
-    service = containers.find(ex, "hand")
-    check_words(project, region, repository, service.number)
+    """Deploy the image that `make containerize BY=hand` made to Cloud Run, and call it."""
+    service = cloud.service_of(ex, project, region, repository)
+    steps = commands(project, region, repository, service.stem, cloud.version_of(service), public)
     if dry_run:
-        version = version_of(service.image("hand"))
-        for command in commands(project, region, repository, service.stem, version, public):
-            print(shlex.join(command))
+        print("\n".join(map(shlex.join, steps)))
         return
-    check_tools(service)
-    version = version_of(service.image("hand"))
-    for command in commands(project, region, repository, service.stem, version, public):
-        console.print(f"[bold]{shlex.join(command)}[/]")
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-            raise Problem(f"`{shlex.join(command[:3])} ...` failed; what it printed above says why.")
-    place = [f"--project={project}", f"--region={region}"]
-    url = gcloud("run", "services", "describe", cloud_name(service.stem), *place, "--format=value(status.url)")
-    token = "" if public else gcloud("auth", "print-identity-token")
-    console.print(f"{PHOTOGRAPH.name}: {smoke_test(url, PHOTOGRAPH, token)}\n{url} serves.")
-    console.print(f"To end it: gcloud run services delete {cloud_name(service.stem)} {' '.join(place)}")
-
-
-def check_words(project: str, region: str, repository: str, number: str) -> None:
-    """Make sure that all is named that must be, before anything is done; raises Problem."""
-    shapes = {
-        "PROJECT": (project, r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]", "my-project"),
-        "REGION": (region, r"[a-z]+-[a-z]+[0-9]+", "europe-west1"),
-        "REPOSITORY": (repository, r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "course"),
-    }
-    for name, (value, shape, example) in shapes.items():
-        if not re.fullmatch(shape, value):
-            raise Problem(f"{name}={value}: expected a name such as {example}: make deploy {name}={example} ...")
-    if number in NOT_HERE:
-        raise Problem(f"EX={number}: {NOT_HERE[number]}.")
-
-
-def check_tools(service: containers.Service) -> None:
-    """Make sure of the image, of gcloud and of its login, before anything is done; raises Problem."""
-    docker.need_engine()
-    image = service.image("hand")
-    if not docker.exists(image):
-        raise Problem(f"There is no image {image}. Build it first: make containerize EX={service.number} BY=hand")
-    if (architecture := docker.inspect(image)["Architecture"]) != "amd64":
-        raise Problem(
-            f"{image} is for {architecture}, Cloud Run runs amd64: "
-            f"DOCKER_DEFAULT_PLATFORM=linux/amd64 make containerize EX={service.number} BY=hand"
-        )
-    if shutil.which("gcloud") is None:
-        raise Problem(f"There is no `gcloud` command. Install Google's command line: {INSTALL}")
-    if not gcloud("auth", "list", "--filter=status:ACTIVE", "--format=value(account)"):
-        raise Problem("You are not logged in to Google's cloud: gcloud auth login")
-
-
-def version_of(image: str) -> str:
-    """A tag that says what is in an image: the beginning of its digest; `latest` where it is not there yet."""
-    try:
-        return docker.inspect(image)["Id"].removeprefix("sha256:")[:12]
-    except Problem:
-        return "latest"
-
-
-def gcloud(*words: str) -> str:
-    """What a gcloud command prints; raises Problem where it fails."""
-    done = subprocess.run(["gcloud", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise Problem(f"`gcloud {' '.join(words[:3])}` failed: {done.stderr.strip()[-300:]}")
-    return done.stdout.strip()
+    cloud.check_tools(service)
+    for step in steps:
+        cloud.show_and_run(step)
+    name, place = cloud.name(service.stem), (f"--project={project}", f"--region={region}")
+    url = cloud.gcloud("run", "services", "describe", name, *place, "--format=value(status.url)")
+    token = "" if public else cloud.gcloud("auth", "print-identity-token")
+    print(f"{PHOTOGRAPH.name}: {smoke_test(url, PHOTOGRAPH, token)}\n{url} serves.")
+    print(f"To end it: gcloud run services delete {name} {' '.join(place)}")
 
 
 if __name__ == "__main__":

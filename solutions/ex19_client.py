@@ -3,132 +3,84 @@
 python solutions/ex19_client.py data
 """
 
-import io
 import time
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import httpx
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from typer import Argument, Exit, Option
 
+from course.given.client import answer_of, packed, show_answers, show_progress, talking_to
 from course.given.script import run
 from serving import Problem
 
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-MAX_BYTES = 64 * 2**20  # as much as the service takes
-PATIENCE = 15  # seconds without an answer: a worker that died is back by then
+PATIENCE = 15  # seconds without a response; a worker that died is replaced by then
+
+
+def submit(client: httpx.Client, archive: bytes) -> str:
+    """Submit a zip archive as a task, and return the task's id."""
+    return answer_of(client.post("/classify_archive/submit", content=archive))["task_id"]
+
+
+def states(client: httpx.Client, task: str) -> Iterator[dict]:
+    """What /progress says about a task, ten times a second, until the task has ended.
+
+    Raises:
+        httpx.TransportError: the service has not responded for PATIENCE seconds.
+    """
+    heard = time.monotonic()
+    while True:
+        try:
+            state = answer_of(client.post("/progress", json={"task_id": task}))
+        except httpx.TransportError:
+            if time.monotonic() > heard + PATIENCE:
+                raise
+        else:
+            heard = time.monotonic()
+            yield state
+            if state["status"] not in ("pending", "in_progress"):
+                return
+        time.sleep(0.1)
+
+
+def cancel(client: httpx.Client, task: str) -> dict:
+    """Cancel a task, and return its state."""
+    return answer_of(client.post("/cancel", json={"task_id": task}))
+
+
+def result(client: httpx.Client, task: str) -> dict:
+    """What a completed task returned."""
+    return answer_of(client.get("/classify_archive/get", params={"task_id": task}))
+
+
+def retry_task(client: httpx.Client, task: str) -> str:
+    """Run a failed task again, and return the id of the new task. Optional: step 2 of the exercise."""
+    return answer_of(client.post("/classify_archive/retry", params={"task_id": task}))["task_id"]
 
 
 def main(
     images: Annotated[Path | None, Argument(help="A folder of images, with its sub-folders, or a zip archive.")] = None,
     url: Annotated[str, Option(help="Where the service listens.")] = "http://localhost:3000",
-    retry: Annotated[str, Option(help="The id of a task that failed: run it again.")] = "",
+    retry: Annotated[str, Option(help="The id of a failed task: run it again.")] = "",
 ) -> None:
     """Classify a folder or an archive of images with a running service and print a table. Ctrl-C cancels."""
     if bool(images) == bool(retry):
         raise Problem("Name a folder or a zip archive of images, or a task to retry: --retry TASK_ID.")
-    console = Console()
-    archive = b"" if retry else _packed(images)
-    try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            if retry:
-                task = _asked(client.post("/classify_archive/retry", params={"task_id": retry}))["task_id"]
-            else:
-                task = _asked(client.post("/classify_archive/submit", content=archive))["task_id"]
-            try:
-                state = _wait(client, task, console)
-            except KeyboardInterrupt:
-                state = _asked(client.post("/cancel", json={"task_id": task}))
-                said = f"Task {task} is {state['status']}: {state['done']} of {state['total']} files were done."
-                console.print(said, highlight=False)
-                raise Exit(130) from None
-            if state["status"] != "completed":
-                again = f" Again: python {__file__} --retry {task}" if "retry" in (state["error"] or "") else ""
-                raise Problem(f"Task {task} is {state['status']}: {state['error']}.{again}")
-            result = _asked(client.get("/classify_archive/get", params={"task_id": task}))
-            _show(result, console)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise Problem(f"Nothing answers at {url} ({error}). Start the service with `make serve EX=19`.") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise Problem(f"What listens at {url} is not this service, or it failed: {error!r}.") from error
-
-
-def _packed(images: Path) -> bytes:
-    """The archive itself, or one of the folder's images: stored, for images are compressed already."""
-    try:
-        if images.is_dir():
-            files = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
-            if not files:
-                raise Problem(f"There is no image in {images}: none of its files ends in {', '.join(sorted(IMAGES))}.")
-            size = sum(file.stat().st_size for file in files)
-        else:
-            files, size = [], images.stat().st_size
-        if size > MAX_BYTES:
-            raise Problem(
-                f"{images} holds {size:,} bytes of images; the service takes {MAX_BYTES:,}. Send it in parts."
-            )
-        if not files:
-            return images.read_bytes()
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
-            for file in files:
-                archive.write(file, file.relative_to(images))
-        return packed.getvalue()
-    except OSError as error:
-        raise Problem(f"{error.filename or images} cannot be read: {error.strerror}.") from error
-
-
-def _asked(response: httpx.Response) -> dict:
-    """The service's answer; a Problem with its reason where it refused."""
-    answer = response.json()
-    if response.is_error:
-        answer = answer[0] if isinstance(answer, list) else answer
-        raise Problem(f"The service refused ({response.status_code}): {answer['error']}")
-    return answer
-
-
-def _wait(client: httpx.Client, task: str, console: Console) -> dict:
-    """Show how many files are done until the task has ended; the state in which it ended."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        line, heard = bar.add_task("pending", total=None), time.monotonic()
-        while True:
-            try:
-                state = _asked(client.post("/progress", json={"task_id": task}))
-                heard = time.monotonic()
-            except httpx.TransportError:
-                if time.monotonic() > heard + PATIENCE:
-                    raise
-            else:
-                bar.update(line, description=state["status"], completed=state["done"], total=state["total"])
-                if state["status"] not in ("pending", "in_progress"):
-                    return state
-            time.sleep(0.1)
-
-
-def _show(result: dict, console: Console) -> None:
-    table = Table()
-    for column in ("image", "label", "probability"):
-        table.add_column(column, justify="right" if column == "probability" else "left")
-    refused = []
-    for file in result["files"]:
-        name = "".join(one if one.isprintable() else "?" for one in file["file"])  # a stranger's archive may name it
-        if "error" in file:
-            refused.append(f"{name} was refused: {file['error']}")
-        else:
-            best = file["predictions"][0]
-            table.add_row(escape(name), best["label"], f"{best['probability']:.1%}")
-    if table.row_count:
-        console.print(table)
-    if result["weights"].startswith("random"):
-        console.print(f"The weights are RANDOM ({result['weights']}): these labels mean nothing.", style="bold yellow")
-    if refused:
-        raise Problem("\n".join(refused))
+    archive = packed(images) if images else b""
+    with talking_to(url, "make serve EX=19"), httpx.Client(base_url=url, timeout=60) as client:
+        task = retry_task(client, retry) if retry else submit(client, archive)
+        try:
+            state = show_progress(states(client, task))
+        except KeyboardInterrupt:
+            state = cancel(client, task)
+            print(f"Task {task} is {state['status']}: {state['done']} of {state['total']} files were done.")
+            raise Exit(130) from None
+        if state["status"] != "completed":
+            again = f" Again: python {__file__} --retry {task}" if "retry" in (state["error"] or "") else ""
+            raise Problem(f"Task {task} is {state['status']}: {state['error']}.{again}")
+        found = result(client, task)
+        show_answers(((file["file"], file | {"weights": found["weights"]}) for file in found["files"]), best=1)
 
 
 if __name__ == "__main__":

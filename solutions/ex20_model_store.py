@@ -1,23 +1,21 @@
-"""Exercise 20: models kept, versioned and moved with BentoML's model store.
+"""Exercise 20: keep, version and move models with BentoML's model store.
 
 python solutions/ex20_model_store.py save models/resnet18.onnx --label stage=production
 """
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import bentoml
 import typer
 from bentoml.exceptions import BentoMLException, NotFound
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer import Argument, Option
 
+from course.given.files import whole_file
 from course.given.script import call
+from course.given.show import print_table
 from serving import Problem
 from serving.model import labels, open_model, weights
 from serving.store import MODEL_FILE, checked_file, moved_in_whole, sha256, stored
@@ -29,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Mo
 def save(
     path: Annotated[Path, Argument(help="An ONNX file.")] = Path("models/resnet18.onnx"),
     name: Annotated[str, Option(help="The model's name in the store.")] = "resnet18",
-    label: Annotated[list[str] | None, Option(help="key=value, to find versions by; as often as needed.")] = None,
+    label: Annotated[list[str] | None, Option(help="key=value, to find versions by. Repeat it for more.")] = None,
 ) -> None:
     """Save a model as a new version, with labels and metadata, and print its tag."""
     open_model(path)
@@ -37,12 +35,12 @@ def save(
 
 
 def _save(path: Path, name: str, with_labels: dict[str, str], more_metadata: dict[str, str]) -> None:
-    """Copy the file into a new version that is whole or not there, described by what is in the copy."""
+    """Copy the file into a new version, which is whole or not there, and describe the copy in its metadata."""
     try:
         with moved_in_whole() as store, bentoml.models.create(name, labels=with_labels, _model_store=store) as model:
             copy = Path(model.path_of(MODEL_FILE))
             shutil.copyfile(path, copy)
-            session = open_model(copy)  # not path: that may have been replaced meanwhile
+            session = open_model(copy)  # not path, which may have been replaced meanwhile
             model.info.metadata.update(
                 {"weights": weights(session), "classes": len(labels(session)), "sha256": sha256(copy)} | more_metadata
             )
@@ -58,35 +56,37 @@ def _as_labels(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-@app.command("list")
-def show(name: Annotated[str, Argument(help="The model's name in the store.")] = "resnet18") -> None:
-    """Show all versions of a model, the newest first."""
+def versions(name: str) -> list[bentoml.Model]:
+    """All versions of a model in the store, the newest first.
+
+    Raises:
+        Problem: there is no such model, or its versions cannot be listed.
+    """
     try:
-        versions = bentoml.models.list(name)
+        found = bentoml.models.list(name)
     except NotFound as error:
         raise Problem(f"There is no model {name} in the store. `save` puts one there.") from error
     except (BentoMLException, ValueError) as error:
         raise Problem(f"The versions of {name} cannot be listed: {error}") from error
-    table = Table("tag", "saved", "MB", "weights", "labels", "")
-    latest = bentoml.models.get(name).tag
-    for model in sorted(versions, key=lambda model: model.creation_time, reverse=True):
-        pairs = ", ".join(f"{key}={value}" for key, value in model.info.labels.items())
-        back = model.info.metadata.get("rolled_back_to")
-        notes = ["latest"] * (model.tag == latest) + [f"rolled back to {back}"] * bool(back)
-        table.add_row(
-            str(model.tag),
-            f"{model.creation_time.astimezone():%Y-%m-%d %H:%M:%S}",
-            f"{model.file_size / 1e6:.1f}",
-            escape(str(model.info.metadata.get("weights", "unknown"))),
-            escape(pairs),
-            ", ".join(notes),
-        )
-    Console().print(table)
+    return sorted(found, key=lambda model: model.creation_time, reverse=True)
+
+
+@app.command("list")
+def show(name: Annotated[str, Argument(help="The model's name in the store.")] = "resnet18") -> None:
+    """Show all versions of a model, the newest first."""
+    rows = []
+    for model in versions(name):
+        info, back = model.info, model.info.metadata.get("rolled_back_to")
+        saved, size = f"{model.creation_time.astimezone():%Y-%m-%d %H:%M:%S}", f"{model.file_size / 1e6:.1f}"
+        pairs = ", ".join(f"{key}={value}" for key, value in info.labels.items())
+        notes = ["latest"] * (model.tag == stored(name).tag) + [f"rolled back to {back}"] * bool(back)
+        rows.append((model.tag, saved, size, info.metadata.get("weights", "unknown"), pairs, ", ".join(notes)))
+    print_table(rows, "tag", "saved", ">MB", "weights", "labels", "")
 
 
 @app.command()
 def rollback(tag: Annotated[str, Argument(help="The earlier version, name:version.")]) -> None:
-    """Make an earlier version the latest again: as a new one with the same file. No version is lost."""
+    """Make an earlier version the latest again: save its file as a new version. No version is lost."""
     earlier = stored(tag)
     if earlier.tag == stored(earlier.tag.name).tag:
         raise Problem(f"{earlier.tag} is the latest version already.")
@@ -98,28 +98,25 @@ def export(
     tag: Annotated[str, Argument(help="name:version, or name:latest.")],
     path: Annotated[Path, Argument(help="A file to write: .tar, .tar.gz, .zip or .bentomodel (slow, 8 % smaller).")],
 ) -> None:
-    """Write a version with all that is known about it into one file, for another machine."""
-    model, path = stored(tag), path.resolve()  # BentoML would take a relative path for one from the root
+    """Write a version, with its labels and metadata, into one file for another machine."""
+    model = stored(tag)
     checked_file(model)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            written = bentoml.models.export_model(model.tag, str(Path(folder) / path.name))
-            os.replace(written, path)
-    except (OSError, ValueError) as error:
-        raise Problem(f"{path} cannot be written: {error}") from error
-    print(f"{model.tag} is in {path}.")
+    # BentoML takes a relative path from the root, and writes beside the name that it is given.
+    with whole_file(path.resolve()) as new:
+        os.replace(bentoml.models.export_model(model.tag, str(new)), new)
+    print(f"{model.tag} is in {path.resolve()}.")
 
 
 @app.command("import")
 def take_in(path: Annotated[Path, Argument(help="A file that `export` wrote.")]) -> None:
-    """Put an exported version into this machine's store, under the same tag; print it."""
+    """Put an exported version into this machine's store, and print its tag, which is the same."""
     if not path.is_file():
         raise Problem(f"There is no file {path}.")
     with moved_in_whole() as store:
         try:
             model = bentoml.models.import_model(str(path.resolve()), _model_store=store)
-        except Exception as error:  # tar, zip, xz and yaml raise whatever they stumble over
-            raise Problem(f"{path} is no exported model, or a broken one: {error}") from error
+        except Exception as error:  # tar, zip, xz and yaml raise many kinds
+            raise Problem(f"{path} is not an exported model, or is broken: {error}") from error
         open_model(checked_file(model))
     print(model.tag)
 

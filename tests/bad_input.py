@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -48,6 +49,33 @@ def cmyk() -> tuple[bytes, Image.Image]:
 def in_mode(mode: str) -> tuple[bytes, Image.Image]:
     image = Image.open(CAT).convert(mode)
     return encoded(image, "PNG"), image.convert("RGB")
+
+
+def png_with(kind: bytes, content: bytes) -> tuple[bytes, Image.Image]:
+    """The cat with one more chunk in front of its pixels."""
+    data = encoded(Image.open(CAT).convert("RGB"), "PNG")
+    place = data.index(b"IDAT") - 4
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return data[:place] + chunk + data[place:], Image.open(CAT).convert("RGB")
+
+
+def with_damaged_exif(kind: str, exif: bytes) -> tuple[bytes, Image.Image]:
+    data = encoded(Image.open(CAT).convert("RGB"), kind, exif=exif)
+    return data, Image.open(io.BytesIO(data)).convert("RGB")
+
+
+MUCH = zlib.compress(bytes(2**20 + 1))  # Pillow unpacks texts and profiles up to 1 MB
+METADATA = {
+    "text_over_1_mb": lambda: png_with(b"zTXt", b"Comment\0\0" + MUCH),
+    "international_text_over_1_mb": lambda: png_with(b"iTXt", b"Comment\0\1\0\0\0" + MUCH),
+    "profile_over_1_mb": lambda: png_with(b"iCCP", b"profile\0\0" + MUCH),
+    "damaged_profile": lambda: png_with(b"iCCP", b"profile\0\0not zlib"),
+    "damaged_resolution": lambda: png_with(b"pHYs", b"?"),
+    "damaged_transparency": lambda: png_with(b"tRNS", b"?"),
+    "damaged_exif_in_png": lambda: with_damaged_exif("PNG", b"Exif\0\0not TIFF"),
+    "damaged_exif_in_webp": lambda: with_damaged_exif("WEBP", b"Exif\0\0not TIFF"),
+    "damaged_exif_in_jpeg": lambda: with_damaged_exif("JPEG", b"Exif\0\0II*\0\xff\xff\xff\x7f"),
+}
 
 
 IMAGES = {

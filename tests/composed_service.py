@@ -91,7 +91,7 @@ def assert_refuses_in_one_sentence(server: Server) -> None:
     response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
     expect(
         response.status_code == 400
-        and "got 12 bytes that are none" in response.text
+        and "these 12 bytes are not an image" in response.text
         and response.text.count("error") == 1
         and "\\" not in response.text,
         called="POST /classify with b'not an image'",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from course.base.processes import marked, wait
-from course.given import benchmark
+from course.given.benchmark import BASELINE, Lie
+from course.given.turns import require_equal
 from serving import Problem
 
 FILE = "ex05_benchmark.py"
@@ -31,7 +32,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence(submission, models_dir,
     assert "Traceback" not in finished.output
 
 
-@pytest.mark.parametrize("lie", list(benchmark.Lie))
+@pytest.mark.parametrize("lie", list(Lie))
 def test_each_lie_can_be_told(submission, models_dir, tmp_path, lie):
     arguments = [*SMALL, "--lie", lie.value, "--output", tmp_path / "report"]
     finished = submission.run(FILE, *arguments, env={"MODELS_DIR": str(models_dir)}, timeout=240)
@@ -41,10 +42,10 @@ def test_each_lie_can_be_told(submission, models_dir, tmp_path, lie):
 
 def test_outputs_that_differ_are_not_compared_in_speed():
     same = {"64": np.ones((2, 1000), np.float32)}
-    benchmark.require_equal({"pytorch eager": same, "onnxruntime dynamo": same})
+    require_equal({"pytorch eager": same, "onnxruntime dynamo": same}, BASELINE)
     for other in (same["64"] * 1.01, np.full((2, 1000), np.nan, np.float32)):
         with pytest.raises(Problem, match="onnxruntime dynamo and pytorch eager differ"):
-            benchmark.require_equal({"pytorch eager": same, "onnxruntime dynamo": {"64": other}})
+            require_equal({"pytorch eager": same, "onnxruntime dynamo": {"64": other}}, BASELINE)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "killed"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from scripts import expect_success
 
 from course.harness import model_files
 from course.harness.submission import Submission, expect
@@ -23,13 +24,9 @@ def export(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
             path = done[options] = tmp_path_factory.mktemp("export") / "resnet18.onnx"
             arguments = ["--weights", "random", "--seed", SEED, *options, "--output", path]
             finished = submission.run("ex01_export.py", *arguments)
-            expect(
-                finished.code == 0 and path.is_file(),
-                called=f"python ex01_export.py --weights random --seed {SEED} {' '.join(options)} --output {path.name}",
-                got=f"exit code {finished.code}: {finished.output[-600:]}",
-                expected=f"exit code 0 and a file {path.name}",
-                hint="run the same command yourself and read its first error",
-            )
+            called = f"python ex01_export.py --weights random --seed {SEED} {' '.join(options)} --output {path.name}"
+            hint = "run the same command yourself and read its first error"
+            expect_success(finished, called=called, expected=f"and a file {path.name}", hint=hint)
         if not done[options].is_file():
             pytest.fail(f"the export with {' '.join(options)} failed; see the first test that needed it", pytrace=False)
         return done[options]
@@ -94,7 +91,7 @@ def test_lightning_keeps_the_contract(export):
 
 @pytest.mark.points(2)
 def test_agrees_with_pytorch_at_several_batch_sizes(export, reference):
-    """At most 1e-4 apart: float32 sums in another order come to about 4e-6 here, a wrong weight to far more."""
+    """At most 1e-4 apart: adding float32 numbers in another order makes about 4e-6 here, a wrong weight far more."""
     exported = {exporter: export("--exporter", exporter) for exporter in ("dynamo", "torchscript", "lightning")}
     images = np.random.default_rng(1).normal(size=(8, 3, 224, 224)).astype(np.float32)
     logits = reference.call("reference.py", "resnet18_logits", seed=SEED, images=images, timeout=60)
@@ -148,8 +145,8 @@ def test_external_data_puts_the_weights_into_a_second_file(export):
 
 @pytest.mark.points(1)
 def test_a_model_that_fails_the_comparison_replaces_nothing(submission, export, reference, tmp_path):
-    """Weights of NaN: every output is NaN, which no comparison with PyTorch may pass."""
-    export("--exporter", "dynamo")  # refusing every model is no merit
+    """With weights of NaN every output is NaN, which must not pass the comparison with PyTorch."""
+    export("--exporter", "dynamo")  # to refuse every model earns nothing
     checkpoint = reference.call(
         "reference.py", "random_checkpoint", path=tmp_path / "nan.pth", value=float("nan"), timeout=60
     )

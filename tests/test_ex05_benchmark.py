@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from small_models import small_model
 
 from course.harness.submission import Submission, expect, fail
 from course.isolation import sandbox
@@ -43,6 +46,34 @@ def try_measure(path, warmup, repeats):
 def try_speedup(path, pairs):
     speedup = load(path).speedup
     return [list(speedup(baseline, candidate)) for baseline, candidate in pairs]
+
+def try_pytorch(path, images, threads):
+    import torch
+    class Model(torch.nn.Module):
+        """Answers otherwise while it is trained, and notes how it is called."""
+        def __init__(self):
+            super().__init__()
+            self.norm, self.weight, self.recorded = torch.nn.BatchNorm2d(3), torch.nn.Parameter(torch.ones(1)), []
+        def forward(self, images):
+            answer = self.weight * self.norm(images).flatten(1)
+            self.recorded.append(answer.requires_grad)
+            return answer
+    model = Model()
+    runner = load(path).pytorch_runner(model, threads)
+    answer = runner(images)
+    load(path).pytorch_runner(model, threads, autograd=True)(images)
+    return {"answer": answer, "threads": torch.get_num_threads(), "recorded": model.recorded}
+
+def try_onnxruntime(path, models, images):
+    import os, threading
+    import psutil
+    open_model = load(path).onnxruntime_runner
+    counts = [psutil.Process().num_threads()]
+    runners = []
+    for number, model in enumerate(models, 1):  # with one thread, then with two, ...
+        runners.append(open_model(model, number))
+        counts.append(psutil.Process().num_threads())
+    return {"answers": [runner(images) for runner in runners], "counts": counts}
 '''
 FILE = "ex05_benchmark.py"
 
@@ -62,7 +93,52 @@ def drive(submission: Submission, tmp_path: Path):
     return call
 
 
-@pytest.mark.points(2)
+@pytest.mark.points(1)
+def test_pytorch_runs_as_it_serves(drive):
+    images = np.random.default_rng(1).normal(3, 2, size=(2, 3, 4, 4)).astype(np.float32)
+    threads = 1 + (os.cpu_count() or 1)  # not what PyTorch takes by itself
+    got = drive("try_pytorch", images=images, threads=threads, timeout=60)
+    same = isinstance(got["answer"], np.ndarray) and np.allclose(got["answer"], images.reshape(2, -1), atol=1e-3)
+    expect(
+        same,
+        called="pytorch_runner(model, threads)(images), a model with a new batch normalisation",
+        got=got["answer"],
+        expected="an array with the images as they are: its mean is 0 and its deviation 1 unless it is trained",
+        hint="model.eval() before the first call; torch.from_numpy(images), and .numpy() of the answer",
+    )
+    expect(
+        got["recorded"] == [False, True] and got["threads"] == threads,
+        called=f"pytorch_runner(model, threads={threads})(images), and the same with autograd=True",
+        got=f"kept for a backward pass: {got['recorded']}, {got['threads']} threads",
+        expected=f"kept for a backward pass: [False, True], {threads} threads",
+        hint="torch.set_num_threads(threads); with torch.inference_mode(not autograd): around the call",
+    )
+
+
+@pytest.mark.points(1)
+def test_onnxruntime_runs_with_the_threads_that_it_is_given(drive, tmp_path):
+    paths = [small_model(tmp_path / f"{name}.onnx", input_name=name) for name in ("warm_up", "input", "pixels")]
+    images = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
+    got = drive("try_onnxruntime", models=[str(path) for path in paths], images=images, timeout=60)
+    (expected,) = ort.InferenceSession(paths[0]).run(None, {"warm_up": images})
+    expect(
+        all(isinstance(one, np.ndarray) and np.allclose(one, expected, atol=1e-4) for one in got["answers"]),
+        called="onnxruntime_runner(path, threads)(images), models whose inputs have other names",
+        got=got["answers"],
+        expected=f"the first output of each: {expected.shape}",
+        hint="session.get_inputs()[0].name; session.run(None, {name: images})[0]",
+    )
+    _, one, two, three = got["counts"]
+    expect(
+        (two - one, three - two) == (1, 2),
+        called="onnxruntime_runner(path, threads=2), then another with threads=3: new threads of the process",
+        got=f"{two - one} and {three - two}",
+        expected="1 and 2: the thread that calls is one of them",
+        hint="options.intra_op_num_threads = threads, and the options given to ort.InferenceSession",
+    )
+
+
+@pytest.mark.points(1.5)
 def test_timed_returns_the_result_and_the_seconds(drive):
     got = drive("try_timed")
     result, seconds = got["result"]
@@ -82,7 +158,7 @@ def test_timed_returns_the_result_and_the_seconds(drive):
     )
 
 
-@pytest.mark.points(2)
+@pytest.mark.points(1.5)
 def test_measure_throws_the_warm_up_away(drive):
     got = drive("try_measure", warmup=2, repeats=7)
     expect(
@@ -180,7 +256,7 @@ def test_the_report_says_what_was_measured_and_how(report):
     ]
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -1,7 +1,7 @@
-"""Exercise 18: the way to Cloud Run, and Cloud Run's contract, held by a real container.
+"""Exercise 18: the commands for Cloud Run, and Cloud Run's contract, tested with a real container.
 
-Google's cloud cannot be had in a test. A program called `gcloud` stands for it: it notes down what it is told, and
-answers what the real one would print. `docker push` is noted down as well, and not done. All else is real.
+A test cannot use Google's cloud. A program called `gcloud` replaces it: it records its arguments and prints what the
+real one prints. `docker push` is recorded as well, and not run. Everything else is real.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ def commands(submission: Submission) -> list[list[str]]:
 
 
 def commands_of(submission: Submission, **more: bool) -> list[list[str]]:
-    """What commands() answers, once it is what it should be: lists of words."""
+    """What commands() returns, if it is a list of lists of words."""
     got = submission.call(FILE, "commands", **PLACE, service=ONE, version="0123456789ab", **more)
     expect(
         isinstance(got, list)
@@ -65,7 +65,7 @@ def commands_of(submission: Submission, **more: bool) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def settings(submission: Submission) -> dict[str, dict[str, str]]:
-    """The settings of both services, each value as it will stand in the command."""
+    """The settings of both services, each value as it is in the command."""
     got = {service: submission.call(FILE, "settings", service=service) for service in (ONE, TWO)}
     expect(
         all(isinstance(own, dict) for own in got.values()),
@@ -88,7 +88,7 @@ def options(command: list[str]) -> dict[str, str]:
 
 
 def deploy_of(commands: list[list[str]]) -> list[str]:
-    """The command that deploys, wherever it stands: whether that is its place is a question of its own."""
+    """The command that deploys, wherever it is in the list: another test checks the order."""
     return next((command for command in commands if command[:3] == ["gcloud", "run", "deploy"]), [])
 
 
@@ -113,7 +113,7 @@ def test_the_commands_tag_log_in_push_and_deploy(commands):
         called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
         got=", ".join(kinds),
         expected=f"{wanted}: four commands, in this order",
-        hint="Cloud Run fetches the image from the registry: it must be there when the service is deployed",
+        hint="Cloud Run pulls the image from the registry: push it before you deploy",
     )
     deploy = options(deploy_of(commands))
     expect(
@@ -126,12 +126,12 @@ def test_the_commands_tag_log_in_push_and_deploy(commands):
         called="commands('my-project', 'europe-west1', 'course', 'ex10_service', '0123456789ab')",
         got="; ".join(map(shlex.join, commands))[:390],
         expected=f"docker tag, gcloud auth configure-docker, docker push, gcloud run deploy, of {ADDRESS}",
-        hint="the name of a service in Cloud Run has no underscores: cloud_name()",
+        hint="the name of a service in Cloud Run has no underscores: cloud.name()",
     )
 
 
 @pytest.mark.points(1)
-def test_a_service_is_open_to_everybody_only_where_that_is_asked_for(submission, commands):
+def test_a_service_is_public_only_if_you_ask_for_it(submission, commands):
     both = [deploy_of(commands), deploy_of(commands_of(submission, public=True))]
     got = [" and ".join(f"--{name}" for name in options(one) if "unauthenticated" in name) for one in both]
     expect(
@@ -139,7 +139,7 @@ def test_a_service_is_open_to_everybody_only_where_that_is_asked_for(submission,
         called="the gcloud run deploy of commands(...), and of commands(..., public=True)",
         got=" in the one, ".join(one or "nothing" for one in got) + " in the other",
         expected="--no-allow-unauthenticated in the one, --allow-unauthenticated in the other",
-        hint="each instance costs money for whoever asks it",
+        hint="every request to a public service costs you money",
     )
 
 
@@ -166,18 +166,18 @@ def test_the_settings_have_bounds_and_probes(service, settings):
     problems = [
         *(f"no {name}" for name in ("cpu", "memory", "concurrency", "timeout", "max-instances") if name not in own),
         *(["concurrency is not from 1 to 80"] if not 1 <= whole(own.get("concurrency", "")) <= 80 else []),
-        *(["the start-up probe does not ask /readyz"] if startup.get("httpGet.path") != "/readyz" else []),
-        *(["the start-up probe gives less than 30 s, or more than 240"] if not 30 <= patience(startup) <= 240 else []),
-        *(["the liveness probe does not ask /livez"] if liveness.get("httpGet.path") != "/livez" else []),
+        *(["the start-up probe does not request /readyz"] if startup.get("httpGet.path") != "/readyz" else []),
+        *(["the start-up probe waits less than 30 s, or more than 240"] if not 30 <= patience(startup) <= 240 else []),
+        *(["the liveness probe does not request /livez"] if liveness.get("httpGet.path") != "/livez" else []),
         *(["one busy moment fails the liveness probe"] if whole(liveness.get("failureThreshold", "3")) < 2 else []),
-        *([f"a probe asks port {max(asked - {port})}, the service is told {port}"] if asked != {port} else []),
+        *([f"a probe requests port {max(asked - {port})}, the service listens on {port}"] if asked != {port} else []),
     ]
     expect(
         not problems,
         called=f"settings({service!r})",
         got="; ".join(problems),
-        expected="bounds on everything, and two probes that ask what each is for",
-        hint="/readyz says that the model is loaded; /livez that the server answers at all; `port` is what PORT will be",
+        expected="a limit for everything, and two probes with the right paths",
+        hint="/readyz says that the model is loaded, /livez that the server responds at all; PORT is set to `port`",
     )
 
 
@@ -187,13 +187,13 @@ def probe(words: str) -> dict[str, str]:
 
 
 def patience(startup: dict[str, str]) -> int:
-    """Seconds that a start-up probe gives."""
+    """How many seconds a start-up probe waits."""
     tries = whole(startup.get("failureThreshold", "3"))
     return whole(startup.get("initialDelaySeconds", "0")) + whole(startup.get("periodSeconds", "10")) * tries
 
 
 def whole(number: str) -> int:
-    """A whole number; 0 for what is none, which no setting may be."""
+    """A whole number; 0 for anything else, which is no valid setting."""
     return int(number) if number.isdecimal() else 0
 
 
@@ -202,12 +202,12 @@ def whole(number: str) -> int:
 
 @contextmanager
 def answering(status: int, body: str):
-    """A server that answers every POST alike; its URL, and the headers that came."""
+    """A server that gives every POST the same response; its URL, and the headers of the requests."""
     came = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            came.append(self.headers)  # which knows names in small letters, too
+            came.append(self.headers)  # whose names ignore upper and lower case
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(status)
             self.end_headers()
@@ -227,7 +227,7 @@ def answering(status: int, body: str):
 
 
 @pytest.mark.points(1)
-def test_the_smoke_test_shows_who_asks_and_answers_the_best_label(submission):
+def test_the_smoke_test_sends_the_token_and_returns_the_best_label(submission):
     body = json.dumps({"predictions": [{"label": "tabby", "probability": 0.5}, {"label": "cup", "probability": 0.1}]})
     with answering(200, body) as (url, came):
         got = submission.call(FILE, "smoke_test", url=url, photograph=CAT, token="a-token")
@@ -245,7 +245,7 @@ def test_the_smoke_test_shows_who_asks_and_answers_the_best_label(submission):
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize(("status", "body"), [(403, "Forbidden"), (200, "<html>"), (200, "{}"), (0, "")])
 def test_the_smoke_test_says_what_is_wrong(submission, status, body):
-    """Another status, no JSON, no predictions; nobody who listens."""
+    """Another status, no JSON, no predictions; nothing listens."""
     with answering(status or 200, body) as (url, _):
         url = url if status else f"http://127.0.0.1:{free_port()}"
         try:
@@ -256,18 +256,18 @@ def test_the_smoke_test_says_what_is_wrong(submission, status, body):
             got = str(failure)
     expect(
         "raised Problem" in str(got),
-        called=f"smoke_test(url), where {url} answers {status or 'nothing'} {body}",
+        called=f"smoke_test(url), where {url} returns {status or 'nothing'} {body}",
         got=got,
         expected="raise Problem, with a sentence",
         hint={
-            403: "answer.status_code says whether it is an answer of the service",
-            200: "json() raises ValueError; what it answers may be a dict without predictions, or no dict",
-            0: "httpx.HTTPError is what all of httpx's errors have in common",
+            403: "look at response.status_code first",
+            200: "json() raises ValueError; what it returns may be a dict without predictions, or no dict",
+            0: "httpx.HTTPError is the base class of all of httpx's errors",
         }[status],
     )
 
 
-# What `docker` answers to a submission that may not reach the engine: the truth about the images that are there.
+# What `docker` prints for a submission that may not reach the engine: the truth about the images on this machine.
 ANSWERS = """
 if sys.argv[1] == 'version':
     print('27.0.0 27.0.0')
@@ -283,7 +283,7 @@ def _images() -> dict[str, str]:
 
 
 class Stage:
-    """A folder of programs that come first on PATH: a gcloud, and a docker that does everything but push."""
+    """A folder of programs that is first on PATH: a gcloud, and a docker that does everything but push."""
 
     def __init__(self, folder: Path, url: str = "", account: str = "me@example.com") -> None:
         self.folder, self.notes = folder, folder / "notes"
@@ -293,7 +293,7 @@ class Stage:
         self._program("gcloud", f"answers = {answers!r}\nprint(answers.get(' '.join(sys.argv[1:3]), ''))")
         real = shutil.which("docker") or "docker"
         code = f"if sys.argv[1] != 'push':\n    os.execv({real!r}, ['docker', *sys.argv[1:]])"
-        if sandbox.mode != "none":  # whoever may use the engine is root on this machine: we ask it beforehand
+        if sandbox.mode != "none":  # access to the engine means root on this machine: we ask it beforehand
             code = f"known = {_images()!r}\n" + ANSWERS
         self._program("docker", code, only="push")
         for name in ("make", "sh", "bash", "env"):
@@ -314,7 +314,7 @@ class Stage:
 
     @property
     def told(self) -> list[list[str]]:
-        """What was noted down."""
+        """The recorded commands."""
         return [json.loads(line) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
 
     def deploy(self, submission: Submission, *words: str):
@@ -328,12 +328,12 @@ def place(**other: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def written(submission: Submission) -> None:
-    """Fails where the commands are not written: what the script does before them is given."""
+    """Fails if commands() is not written: what the script does before it is given."""
     submission.call(FILE, "commands", **PLACE, service=ONE, version="1")
 
 
 @pytest.mark.points(1)
-def test_a_dry_run_prints_commands_that_can_be_pasted_and_runs_none(submission, written, tmp_path):
+def test_a_dry_run_prints_the_commands_and_runs_none(submission, written, tmp_path):
     stage = Stage(tmp_path)
     done = stage.deploy(submission, *place(), "--ex=16", "--dry-run")
     lines = [shlex.split(line) for line in done.output.splitlines() if line.strip()]
@@ -350,7 +350,7 @@ def test_a_dry_run_prints_commands_that_can_be_pasted_and_runs_none(submission, 
 
 @pytest.mark.points(1)
 @pytest.mark.docker
-def test_what_is_missing_is_said_before_anything_is_done(submission, written, tmp_path, image):
+def test_says_what_is_missing_before_it_runs_anything(submission, written, tmp_path, image):
     cases = {
         "PROJECT=": (Stage(tmp_path / "1"), place(project="")),
         "REGION=Europe": (Stage(tmp_path / "2"), place(region="Europe")),
@@ -368,7 +368,7 @@ def test_what_is_missing_is_said_before_anything_is_done(submission, written, tm
             called=f"python ex18_cloud.py {' '.join(words)}",
             got=f"exit code {done.code}, {changed} was run: {done.output[-300:]}",
             expected=f"exit code 1 and one sentence with {sentence!r}, and nothing run",
-            hint="what is given in main() does this; call no command from commands()",
+            hint="main() does this; commands() runs nothing",
         )
 
 
@@ -379,7 +379,7 @@ def project(models_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(project, tmp_path_factory, submission):
-    """Builds the image of a service with the course's own Dockerfile, as `SERVICE:hand`, once; removed at the end."""
+    """Build the image of a service once, with the course's own Dockerfile, and remove it at the end."""
     made = {}
 
     def build(service: str) -> str:
@@ -389,7 +389,7 @@ def image(project, tmp_path_factory, submission):
             images.build_by_hand(ROOT / DOCKERFILE, service, project, made[service], log)
         return made[service]
 
-    # What deploys looks for this name; a student's own image of it is left as it is.
+    # The script looks for this name. A student's own image of that name stays as it is.
     ours = not docker.exists(f"{ONE}:hand")
     if ours:
         docker.docker("tag", build(ONE), f"{ONE}:hand")
@@ -408,7 +408,7 @@ def instances(settings, image):
         if service not in own:
             cpu, memory = settings[service].get("cpu"), size(settings[service].get("memory", ""))
             if not cpu or not memory:
-                fail(f"settings({service!r}) names no cpu or no memory: there is no telling what an instance may have.")
+                fail(f"settings({service!r}) has no cpu or no memory: set both.")
             started = serving(
                 image(service),
                 f"--cpus={cpu}",
@@ -430,7 +430,7 @@ def instances(settings, image):
 
 @pytest.mark.points(2)
 @pytest.mark.docker
-def test_deploy_runs_the_commands_and_then_asks_the_service(submission, written, instances, models_dir, tmp_path):
+def test_deploy_runs_the_commands_and_then_calls_the_service(submission, written, instances, models_dir, tmp_path):
     stage = Stage(tmp_path, url=instances(ONE).url)
     done = stage.deploy(submission, *place())
     address = next((one[-1] for one in stage.told if one[:2] == ["docker", "push"]), "")
@@ -444,7 +444,7 @@ def test_deploy_runs_the_commands_and_then_asks_the_service(submission, written,
         called=f"python ex18_cloud.py {' '.join(place())}",
         got=f"exit code {done.code}; {[' '.join(one[:3]) for one in stage.told]}; {done.output[-300:]}",
         expected=f"gcloud auth configure-docker, docker push, gcloud run deploy; and of the running service: {label}",
-        hint="smoke_test() is asked last, with the URL that gcloud tells",
+        hint="smoke_test() comes last, with the URL that gcloud prints",
     )
 
 
@@ -452,7 +452,7 @@ def test_deploy_runs_the_commands_and_then_asks_the_service(submission, written,
 
 
 class InContainer(Server):
-    """A container as under_load asks a server."""
+    """A container as a server, for under_load."""
 
     def __init__(self, container: docker.Container) -> None:
         self.url, self.container = container.url, container
@@ -480,13 +480,13 @@ def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_reques
         got == 3,
         called="POST /classify three times; docker logs, standard output alone",
         got=f"{got} lines about it",
-        expected="3: Cloud Run keeps what goes to standard output, a line an entry",
+        expected="3: Cloud Run keeps standard output, one entry for each line",
         hint="BentoML's access log; PYTHONUNBUFFERED=1",
     )
 
 
 def access_lines(container: docker.Container, path: str) -> int:
-    """Standard output's lines about requests for a path; what went to standard error is not in what docker() returns."""
+    """How many lines of standard output are about requests for a path. docker() returns no standard error."""
     return docker.docker("logs", container.name).count(f"path={path}")
 
 
@@ -494,7 +494,7 @@ def access_lines(container: docker.Container, path: str) -> int:
 @pytest.mark.docker
 @pytest.mark.points(1)
 def test_answers_80_users_within_its_memory(service, instances):
-    """All at the same time: ten times what its concurrency lets through."""
+    """All at the same time: ten times its concurrency."""
     container = instances(service)
 
     async def crowd() -> list[httpx.Response]:
@@ -509,7 +509,7 @@ def test_answers_80_users_within_its_memory(service, instances):
     state = container.state()
     expect(
         got == {200: USERS} and state["Running"] and not state["OOMKilled"],
-        called=f"{USERS} users who POST /classify, settings({service!r})",
+        called=f"POST /classify by {USERS} users at once, settings({service!r})",
         got=f"{got}, running: {state['Running']}, killed for memory: {state['OOMKilled']}. {container.last_words(5)}",
         expected="200 for all",
         hint="memory: 225 to 245 MB for each process, of which there are one more than services",
@@ -519,8 +519,8 @@ def test_answers_80_users_within_its_memory(service, instances):
 @EACH
 @pytest.mark.docker
 @pytest.mark.points(1)
-def test_finishes_what_it_accepted_when_cloud_run_ends_it(service, instances):
-    """The last test of this container: SIGTERM while requests are in work."""
+def test_answers_what_it_accepted_when_cloud_run_ends_it(service, instances):
+    """The last test of this container: SIGTERM while it works on requests."""
     container = instances(service)
     server = InContainer(container)
     answered: list[int] = []

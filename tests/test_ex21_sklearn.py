@@ -1,6 +1,6 @@
-"""Exercise 21: the exported forest answers as scikit-learn does, and takes its place only if it does.
+"""Exercise 21: the exported forest answers as scikit-learn does, and replaces an old file only if it does.
 
-The tests fit the same forest again, from the recipe that the starter gives.
+The tests fit the same forest again, with the numbers that the starter gives.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import expect_one_sentence, expect_success
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
@@ -35,7 +36,7 @@ def forest(trees: int) -> RandomForestClassifier:
 
 @pytest.fixture(scope="module")
 def exported(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
-    """Export once, and hand out the file and what the script printed."""
+    """Export once, and return the file and what the script printed."""
     path = tmp_path_factory.mktemp("export") / "forest.onnx"
     printed: list[str] = []
 
@@ -43,13 +44,9 @@ def exported(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
         if not printed:
             finished = submission.run(FILE, "--output", path)
             printed.append(finished.output)
-            expect(
-                finished.code == 0 and path.is_file(),
-                called=f"python {FILE} --output forest.onnx",
-                got=f"exit code {finished.code}: {finished.output[-600:]}",
-                expected="exit code 0 and the file",
-                hint="run the same command yourself and read its first error",
-            )
+            hint = "run the same command yourself and read its first error"
+            called = f"python {FILE} --output forest.onnx"
+            expect_success(finished, called=called, expected="and the file", hint=hint)
         if not path.is_file():
             pytest.fail(FRUITLESS, pytrace=False)
         return path, printed[0]
@@ -58,7 +55,7 @@ def exported(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
 
 
 def answers(path: Path, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the file gives for a batch, whatever its outputs are called: labels and probabilities."""
+    """The labels and probabilities that the file gives for a batch, whatever its outputs are called."""
     session = model_files.open_session(path)
     got = session.run(None, {session.get_inputs()[0].name: batch})
     expect(
@@ -80,7 +77,7 @@ def test_exports_and_reports_the_agreement(exported):
         called=f"python {FILE} --output forest.onnx",
         got=f"printed: {printed[-300:]}; beside the file: {others}",
         expected="`Agrees with scikit-learn on all 569 rows`, and nothing left beside the file",
-        hint="compare() on every row of load_rows(); work in a temporary folder",
+        hint="compare() on every row of load_rows(), inside `with whole_file(output)`",
     )
 
 
@@ -90,13 +87,9 @@ def test_exports_into_a_new_folder_and_once_more(submission, exported, tmp_path)
     output = tmp_path / "new" / "forest.onnx"
     for time in ("first", "second"):
         finished = submission.run(FILE, "--output", output)
-        expect(
-            finished.code == 0 and output.is_file(),
-            called=f"python {FILE} --output new/forest.onnx for the {time} time",
-            got=f"exit code {finished.code}: {finished.output[-400:]}",
-            expected="exit code 0 and the file",
-            hint="output.parent.mkdir(parents=True, exist_ok=True)",
-        )
+        called = f"python {FILE} --output new/forest.onnx for the {time} time"
+        expect_success(finished, called=called, expected="and the file", hint="write it with whole_file(output)")
+        assert output.is_file(), f"{called} writes no file"
 
 
 @pytest.mark.points(2)
@@ -253,20 +246,20 @@ def test_compare_refuses_what_differs(submission, exported):
 @pytest.mark.points(0.5)
 def test_a_forest_that_answers_otherwise_replaces_nothing(submission, exported, tmp_path):
     """Of 100 trees, 50 vote for each class in row 290. scikit-learn says malignant, ONNX Runtime benign."""
-    exported()  # refusing every forest is no merit
+    exported()  # to refuse every forest earns nothing
     output = tmp_path / "forest.onnx"
     output.write_bytes(b"the model of yesterday")
     finished = submission.run(FILE, "--trees", 100, "--output", output)
     left = {file.name: file.read_bytes()[:30] for file in tmp_path.iterdir()}
     refused = finished.code != 0 and left == {"forest.onnx": b"the model of yesterday"}
-    # Whoever mends the tie in the graph has a right answer, too.
+    # A graph that breaks the tie as scikit-learn does is right, too.
     agrees = finished.code == 0 and (answers(output, rows())[0] == forest(100).predict(rows())).all()
     expect(
         (refused or agrees) and "Traceback" not in finished.output,
         called=f"python {FILE} --trees 100, a forest of which ONNX Runtime gives row 290 another label",
         got=f"exit code {finished.code}, files {left}, output: {finished.output[-300:]}",
         expected="a non-zero exit code, one sentence, and the file that was there before, untouched and alone",
-        hint="compare before os.replace, every row, labels too",
+        hint="compare before the end of `with whole_file(output)`, every row, labels too",
     )
 
 
@@ -277,19 +270,9 @@ def test_an_output_that_cannot_be_written_is_one_sentence(submission, exported, 
     (tmp_path / "note.txt").write_text("a file, not a folder")
     (tmp_path / "folder").mkdir()
     finished = submission.run(FILE, "--output", tmp_path / place)
-    sentence = (finished.output.strip() or " ").splitlines()[-1]
+    called, hint = f"python {FILE} --output {place}", "write the file inside `with whole_file(output) as path`"
+    expect_one_sentence(finished, place, called=called, hint=hint)
     left = sorted(path.name for path in tmp_path.rglob("*"))
     expect(
-        finished.code != 0 and place in sentence and "Traceback" not in finished.output,
-        called=f"python {FILE} --output {place}",
-        got=f"exit code {finished.code}: {finished.output[-300:]}",
-        expected=f"a non-zero exit code and one sentence that names {place}",
-        hint="main() is given and turns OSError into a Problem: let export() raise it",
-    )
-    expect(
-        left == ["folder", "note.txt"],
-        called=f"python {FILE} --output {place}",
-        got=f"files {left}",
-        expected="nothing left behind",
-        hint="tempfile.TemporaryDirectory as a context manager clears up after itself",
+        left == ["folder", "note.txt"], called=called, got=f"files {left}", expected="nothing left behind", hint=hint
     )

@@ -10,8 +10,8 @@ from small_models import small_model
 
 from course import ROOT
 from course.given import timing
-from course.given.benchmark_turn import load_exercise
 from course.given.graphs import work
+from course.given.turn import load_exercise
 
 FILE = "ex06_optimize.py"
 

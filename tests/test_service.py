@@ -1,12 +1,16 @@
 """The solutions of exercises 09 and 10 where many call them at once, send all that they take, or more."""
 
 import asyncio
+import codecs
+import gzip
 import http.client
+import json
 from collections import Counter
 
 import httpx
 import numpy as np
 import pytest
+from bad_input import METADATA
 
 from course import ROOT
 from course.harness.submission import Server
@@ -96,3 +100,60 @@ def test_what_curl_sends_unless_told_otherwise_is_taken(each):
     """`curl --data-binary` calls any body a form."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert each.request("POST", "/classify", content=CAT, headers=form).status_code == 200
+
+
+# What Java's HTTP client sends with its first request, and so everything that is built on it.
+H2C = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAAAAIAAAAA"}
+
+
+def test_an_offer_of_http_2_is_passed_over(each):
+    """RFC 9110, section 7.8: a server may ignore Upgrade, and then answers as if it were not there."""
+    asked = [each.request("POST", "/classify", content=CAT, headers=headers) for headers in (H2C, {})]
+    assert [response.status_code for response in asked] == [200, 200], asked[0].text
+    assert asked[0].json()["predictions"] == asked[1].json()["predictions"]
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_damage_in_metadata_is_no_damage_of_the_image(each, kind):
+    response = each.request("POST", "/classify", content=METADATA[kind]()[0])
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("name", ["content-type", "user-agent", "x-name"])
+def test_a_refusal_arrives_whole_whatever_the_headers_hold(each, name):
+    """Bytes outside ASCII are allowed in a header's value: RFC 9110, section 5.5."""
+    for path in ("/classify", "/predict"):
+        response = each.request("POST", path, content=b"neither", headers={name.encode(): b"caf\xe9 \xff"})
+        assert response.status_code in (400, 415, 422), response.text
+        assert "error" in response.text or "detail" in response.text, f"{name}: {response.content!r}"
+    assert "Traceback" not in each.log.read_text(errors="replace")
+
+
+def test_a_compressed_body_is_refused_by_its_name(each):
+    for path, body in (("/classify", CAT), ("/predict", b'{"image": []}')):
+        response = each.request("POST", path, content=gzip.compress(body), headers={"content-encoding": "gzip"})
+        assert response.status_code == 415
+        assert "expected a body without Content-Encoding, got 'gzip'" in response.json()["error"]
+
+
+def test_a_form_is_one_in_capitals_too(each):
+    kind = {"content-type": "Multipart/Form-Data; boundary=x"}
+    response = each.request("POST", "/classify", content=b"--x\r\n\r\n--x--\r\n", headers=kind)
+    assert response.status_code == 415
+
+
+def test_json_may_begin_with_a_byte_order_mark(each):
+    """Windows' editors and PowerShell write one."""
+    image = json.dumps({"image": np.zeros((1, 3, 224, 224)).tolist()}).encode()
+    kind = {"content-type": "application/json"}
+    response = each.request("POST", "/predict", content=codecs.BOM_UTF8 + image, headers=kind)
+    assert response.status_code == 200, response.text[:300]
+
+
+def test_a_long_temporary_folder_does_not_keep_a_composed_service_from_starting(submission, models_dir, tmp_path):
+    """macOS has long ones, and so have clusters; services talk to each other over sockets in there."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    env = {"MODELS_DIR": str(models_dir), "TMPDIR": str(long)}
+    with submission.serve("ex14_sequential.py", env=env) as running:
+        assert running.request("POST", "/classify", content=CAT).status_code == 200

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from bad_input import CAT, METADATA
 from PIL import Image
 
 from serving.images import MAX_PIXELS, BadImage, open_image, preprocess
@@ -56,3 +57,17 @@ def test_formats_that_nobody_sends_are_refused(kind):
     Image.new("RGB", (32, 32)).save(buffer, kind)
     with pytest.raises(BadImage, match="expected an image file"):
         open_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_damage_in_metadata_is_no_damage_of_the_pixels(kind):
+    data, expected = METADATA[kind]()
+    assert np.array_equal(open_image(data), expected)
+
+
+def test_a_damaged_header_is_the_reason_that_is_given():
+    data = CAT.read_bytes()
+    with pytest.raises(BadImage, match="header is damaged"):
+        open_image(data[:20] + b"????" + data[24:])  # the height, and so the header's checksum
+    with pytest.raises(BadImage, match="these 12 bytes are not an image"):
+        open_image(b"Hello world!")

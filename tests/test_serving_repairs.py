@@ -25,7 +25,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from course import ROOT
 from course.harness.load import workers
 from course.harness.submission import Server, Submission
-from serving import Problem, bentoml_repairs
+from serving import Problem, bentoml_repairs, repair
 from serving.service import Json
 
 MAY_GO = "BentoML itself does it right now: this repair may go"
@@ -306,23 +306,23 @@ def test_at_sigterm_what_was_accepted_finds_no_dependency(servers):
 
 def warnings_at_start(caplog: pytest.LogCaptureFixture) -> list[str]:
     with caplog.at_level(logging.WARNING, "bentoml.repairs"):
-        bentoml_repairs.warn_of_another_version()
+        repair.warn_of_another_version()
     return [record.getMessage() for record in caplog.records]
 
 
 def test_the_tested_version_starts_without_a_warning(caplog):
-    assert bentoml.__version__ == bentoml_repairs.WRITTEN_FOR
+    assert bentoml.__version__ == repair.WRITTEN_FOR
     assert warnings_at_start(caplog) == []
 
 
 def test_another_version_is_warned_of_once(caplog, monkeypatch):
     monkeypatch.setattr(bentoml, "__version__", "1.5.0")
     (warning,) = warnings_at_start(caplog)
-    assert f"tested with BentoML {bentoml_repairs.WRITTEN_FOR}; this is 1.5.0. Every repair fits." in warning
+    assert f"tested with BentoML {repair.WRITTEN_FOR}; this is 1.5.0. Every repair fits." in warning
 
 
 @pytest.mark.parametrize(
-    ("name", "place"), [(name, place) for name, places in bentoml_repairs.NEEDS.items() for place in places]
+    ("name", "place"), [(name, place) for name, places in repair.NEEDS.items() for place in places]
 )
 def test_a_repair_that_does_not_fit_is_left_out(name, place, caplog, monkeypatch):
     """What it patches is missing in this version."""
@@ -356,12 +356,12 @@ def test_a_repair_whose_place_looks_otherwise_is_left_out(caplog, monkeypatch):
 @in_its_own_process
 def test_a_service_starts_without_the_repairs_that_do_not_fit():
     warnings = []
-    bentoml_repairs.logger.warning = lambda text, *values: warnings.append(text % values)
-    for needs in bentoml_repairs.NEEDS.values():
+    repair.logger.warning = lambda text, *values: warnings.append(text % values)
+    for needs in repair.NEEDS.values():
         needs["bentoml:nowhere"] = ["nothing"]
     service = plain_service()
     bentoml_repairs.apply(service)
     service.inner._before_the_workers()
     (warning,) = warnings
-    assert all(name in warning for name in bentoml_repairs.NEEDS)
+    assert all(name in warning for name in repair.NEEDS)
     assert answer(service)["size"] == 3

@@ -14,7 +14,6 @@ NOT_YET = {
     "ex06_optimize.py",
     "dockerfiles/inference_onnx.dockerfile",
     "dockerfiles/inference_pytorch.dockerfile",
-    "ex09_fastapi.py",
     "ex10_service.py",
     "ex10_client.py",
     "locustfiles/ex11_locustfile.py",

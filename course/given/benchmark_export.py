@@ -1,18 +1,18 @@
-"""Exports for the benchmark, in a process of its own: python -m course.given.benchmark_export FOLDER EXPORTER ...
+"""Exports for the benchmark, in a process of its own: python -m course.given.benchmark_export FOLDER.
 
-The weights of models/resnet18.onnx, with height and width dynamic too: the benchmark varies both.
+FOLDER/job.json says where the files go and which exporters make them. They hold the weights of models/resnet18.onnx;
+their height and width are dynamic as well, because the benchmark varies both.
 """
 
 import json
-import os
-import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 import lightning
 import torch
 
+from course.base.files import whole_folder, write_whole
+from course.given.script import run
 from course.given.weights import load_again
 from serving.model import open_model, weights
 
@@ -47,21 +47,17 @@ def export(model: torch.nn.Module, exporter: str, path: Path) -> None:
         torch.onnx.export(model, example, path, **options)
 
 
-def main(folder: Path, exporters: list[str]) -> None:
+def main(folder: Path) -> None:
     """Write resnet18.pth, a file for each exporter, and made_from.json last."""
-    session = open_model()
+    job = json.loads((folder / "job.json").read_text())
+    output, session = Path(job["output"]), open_model()
     model = load_again(session.get_modelmeta().custom_metadata_map["architecture"], weights(session))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
-        new = Path(name)
+    with whole_folder(output, prefix=".export-") as new:
         torch.save(model.state_dict(), new / "resnet18.pth")
-        for exporter in exporters:
+        for exporter in job["exporters"]:
             export(model, exporter, new / f"{exporter}.onnx")
-        for file in new.iterdir():
-            os.replace(file, folder / file.name)
-        (new / "made_from.json").write_text(json.dumps(weights(session)))
-        os.replace(new / "made_from.json", folder / "made_from.json")
+    write_whole(output / "made_from.json", json.dumps(weights(session)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run(main)

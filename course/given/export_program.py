@@ -4,14 +4,13 @@ python -m course.given.export_program models/resnet18.onnx models/resnet18.pt2
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from typer import Argument
 
+from course.base.files import whole_folder
 from course.given.script import run
 from course.given.weights import load_again
 from serving.model import labels, open_model, weights
@@ -25,20 +24,16 @@ def export_program(onnx: Path, output: Path) -> None:
         model, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine, which no image has to know
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
-        path = Path(folder) / output.name
-        torch.export.save(
-            program, path, extra_files={"labels": json.dumps(labels(session)), "weights": weights(session)}
-        )
-        os.replace(path, output)
+        node.meta.pop("stack_trace", None)  # paths of this machine, which do not belong in an image
+    extra = {"labels": json.dumps(labels(session)), "weights": weights(session)}
+    with whole_folder(output.parent, prefix=".export-") as folder:
+        torch.export.save(program, folder / output.name, extra_files=extra)
 
 
 def main(
     onnx: Annotated[Path, Argument(help="The ONNX file.")], output: Annotated[Path, Argument(help="Where it goes.")]
 ) -> None:
-    """Export, beside its place, and move it there."""
+    """Export a model as a PyTorch program."""
     export_program(onnx, output)
     print(f"{output}: the model of {onnx} as a PyTorch program.")
 

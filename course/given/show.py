@@ -20,11 +20,11 @@ def print_table(rows: Iterable[Iterable[object]], *columns: str, title: str | No
     console.print(table)
 
 
-def print_predictions(found: dict[str, Iterable[tuple[str, float]]]) -> None:
-    """Print the labels and probabilities of each image, by its name."""
+def print_predictions(found: Iterable[tuple[str, Iterable[tuple[str, float]]]]) -> None:
+    """Print pairs of an image's name and its labels with probabilities as one table."""
     rows = [
         (name if place == 0 else "", label, f"{probability:.1%}")
-        for name, predictions in found.items()
+        for name, predictions in found
         for place, (label, probability) in enumerate(predictions)
     ]
     if rows:

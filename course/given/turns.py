@@ -1,0 +1,112 @@
+"""Measures runtimes in turn, each turn in a process of its own (course/given/turn.py), and sums the turns up."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from course.base.processes import job as in_a_process
+from course.base.reports import machine
+from serving import Problem
+
+LIMIT = 300  # seconds for one turn
+MAY_FAIL = "pytorch compile"  # needs a compiler; the others work everywhere
+
+
+def take_turns(
+    jobs: dict[str, dict], rounds: int, exercise: Path, baseline: str, console: Console
+) -> tuple[list[dict], dict[str, str]]:
+    """Every runtime once a round, in an order that moves on by one each round, one process at a time.
+
+    Args:
+        jobs: what course/given/turn.py has to do, by runtime.
+        rounds: how many turns each runtime has.
+        exercise: the file whose runners and measure() are used.
+        baseline: the runtime whose outputs the others must give.
+        console: shows the progress.
+
+    Returns:
+        the turns' results, and the runtimes that did not work with the reason.
+
+    Raises:
+        Problem: a turn failed, or outputs differ.
+    """
+    turns, absent, logits = [], {}, {}
+    runtimes = list(jobs)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("", total=rounds * len(runtimes))
+        for i in range(rounds):
+            shift = i % len(runtimes)
+            for runtime in runtimes[shift:] + runtimes[:shift]:
+                progress.update(task, description=f"round {i + 1} of {rounds}: {runtime}")
+                if runtime not in absent:
+                    try:
+                        result, logits[runtime] = take_turn(jobs[runtime], exercise)
+                        turns.append(result | {"round": i})
+                    except RuntimeError as error:
+                        if runtime != MAY_FAIL:
+                            raise Problem(f"{runtime} failed: {error}") from error
+                        absent[runtime] = str(error)
+                progress.advance(task)
+    require_equal(logits, baseline)
+    return turns, absent
+
+
+def take_turn(job: dict, exercise: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """One turn: what was measured, and the logits by size. Raises RuntimeError where it failed or took too long."""
+    with in_a_process("course.given.turn", job, exercise.resolve(), limit=LIMIT) as folder:
+        result = json.loads((folder / "result.json").read_text())
+        return result, {path.stem: np.load(path) for path in folder.glob("*.npy")}
+
+
+def require_equal(logits: dict[str, dict[str, np.ndarray]], baseline: str) -> None:
+    """Speed is compared only where results agree: within 1e-4 of the largest logit, for each size."""
+    for runtime, outputs in logits.items():
+        for size, output in outputs.items():
+            expected = logits[baseline][size]
+            difference = abs(output - expected).max() / abs(expected).max()
+            if not difference <= 1e-4:
+                raise Problem(
+                    f"{runtime} and {baseline} differ by {difference:.1e} of the largest logit at size {size}."
+                )
+
+
+def latencies(turns: list[dict], runtimes: list[str], baseline: str, speedup: Callable) -> list[dict]:
+    """One row for each size, batch and runtime; of those in `runtimes` also the speed-up over the baseline.
+
+    Returns:
+        dicts with size, batch, runtime, runs, quartiles in ms, images_per_s, and speedup with its interval or None.
+    """
+    rows = []
+    for size, batch in turns[0]["cells"]:
+        seconds: dict[str, list] = {}  # by runtime, a list for each round; in the order of the first round
+        for turn in turns:
+            seconds.setdefault(turn["runtime"], []).append(turn["seconds"][f"{size}x{batch}"])
+        for runtime, rounds in seconds.items():
+            runs = 1000 * np.concatenate(rounds)
+            low, median, high = map(float, np.percentile(runs, [25, 50, 75]))
+            compared = speedup(seconds[baseline], rounds) if runtime in runtimes else (None, None, None)
+            rows.append(
+                {"size": size, "batch": batch, "runtime": runtime, "runs": len(runs)}
+                | {"lower_quartile_ms": low, "median_ms": median, "upper_quartile_ms": high}
+                | {"images_per_s": 1000 * batch / median}
+                | dict(zip(("speedup", "low", "high"), compared, strict=True))
+            )
+    return rows
+
+
+def medians(turns: list[dict], *keys: str) -> dict[str, list[float]]:
+    """The medians over the rounds of what a turn measured once, by runtime."""
+    found = {}
+    for runtime in dict.fromkeys(turn["runtime"] for turn in turns):
+        own = [turn for turn in turns if turn["runtime"] == runtime]
+        found[runtime] = [float(np.median([turn[key] for turn in own])) for key in keys]
+    return found
+
+
+def taken_on(turns: list[dict]) -> dict:
+    """When and on what the turns were taken."""
+    return machine({name: version for turn in turns for name, version in turn["versions"].items()})

@@ -4,6 +4,7 @@ When a test says that BentoML itself does it right, read "Can go when" of that r
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -161,6 +163,21 @@ def test_a_dead_worker_is_missing_for_ten_seconds(repaired):
 
 
 @in_its_own_process
+def test_a_long_temporary_folder_ends_the_start(tmp_path):
+    from _bentoml_impl.server.serving import _get_server_socket
+
+    def socket_of(service: bentoml.Service) -> str:
+        return _get_server_socket(service, tempfile.mkdtemp(), contextlib.ExitStack(), 64)[0]
+
+    tempfile.tempdir = str(tmp_path / ("long" * 20))
+    Path(tempfile.tempdir).mkdir()
+    with pytest.raises(AssertionError):  # unless it may go
+        socket_of(plain_service())
+    bentoml_repairs.keep_socket_paths_short()
+    assert socket_of(plain_service()).startswith("file:///tmp/")
+
+
+@in_its_own_process
 def test_an_interrupted_save_leaves_half_a_version(tmp_path):
     import shutil
 
@@ -266,6 +283,17 @@ def test_a_refusal_is_logged_as_a_stack_trace(servers):
     line = logged(servers[True])
     assert "Traceback" not in line
     assert "refused /ask: " in line
+
+
+def test_a_header_that_is_not_ascii_cuts_a_refusal_off(servers):
+    def refusal(server: Server) -> str:
+        try:
+            return httpx.post(f"{server.url}/refuse", content=b"{}", headers=[(b"content-type", b"caf\xe9")]).text
+        except httpx.RemoteProtocolError:
+            return ""
+
+    assert refusal(servers[False]) == "", MAY_GO
+    assert refusal(servers[True]) == '[{"error":"expected something else"}]'
 
 
 def test_a_hanging_dependency_makes_readyz_hang(servers):

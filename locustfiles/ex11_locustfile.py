@@ -7,8 +7,8 @@ locust -f locustfiles/ex11_locustfile.py --host http://localhost:3000 --payload 
 import io
 import json
 
-import locust
 import numpy as np
+from locust import FastHttpUser, events, task
 
 from course import ROOT
 from serving.images import open_image, preprocess
@@ -16,15 +16,15 @@ from serving.images import open_image, preprocess
 CAT = ROOT / "data" / "cat.png"
 
 
-@locust.events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener
 def add_options(parser) -> None:
     """What is sent: an option of the command line, and a field of the web page."""
     parser.add_argument("--payload", choices=["image", "json", "npy"], default="image", help="What each request holds")
 
 
-@locust.events.test_start.add_listener
+@events.test_start.add_listener
 def prepare(environment, **_) -> None:
-    """Prepare the request, once for each process: while a user computes, the server beside it cannot."""
+    """Prepare the request once for each process: a caller that computes takes processor time from the server."""
     Caller.request = request_for(environment.parsed_options.payload)
 
 
@@ -54,13 +54,13 @@ def request_for(payload: str) -> dict:
     }
 
 
-# FastHttpUser takes a fraction of HttpUser's processor time: the server has the rest.
-class Caller(locust.FastHttpUser):
-    """Sends the next request as soon as the last one was answered: no `wait_time`, which would hide a fast server."""
+# FastHttpUser needs a fraction of HttpUser's processor time, and leaves the rest to the server.
+class Caller(FastHttpUser):
+    """Sends the next request as soon as it has the answer to the last one: a `wait_time` would hide a fast server."""
 
     request: dict
 
-    @locust.task
+    @task
     def send(self) -> None:
         """Send the request; anything but 2xx is a failure, and its body says why."""
         with self.client.post(**self.request, catch_response=True) as response:

@@ -23,7 +23,7 @@ def stored(tag: str) -> bentoml.Model:
     except (BentoMLException, ValueError) as error:
         reason = str(error).split(", you may need to run")[0]
         raise BadModel(
-            f"There is no one model {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
+            f"No single model matches {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
         ) from error
 
 

@@ -18,11 +18,6 @@ WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
 
 
-def big_image() -> bytes:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    return encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-
-
 def assert_answers_all(server: Server, requests: int = 400) -> None:
     """So many requests from CLIENTS clients at once, and not one that fails."""
     answered = answers(server, requests, body=GREY)
@@ -85,6 +80,13 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
         expected="200 for all, the others at once, not when the image is done",
         hint=f"{hint}{server.last_words()}",
     )
+
+
+def assert_listens_while_decoding(server: Server) -> None:
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
 
 
 def assert_refuses_in_one_sentence(server: Server) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnxruntime as ort
-from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT
+from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
 from course.harness.submission import Server, Submission, expect, fail
@@ -69,6 +69,15 @@ def assert_classified(server: Server, data: bytes, called: str, expected: list[d
         expected=f'200 and {{"predictions": {json.dumps(expected)}, ...}}',
         hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
     )
+
+
+def assert_classifies(server: Server, session: ort.InferenceSession, image: Path | str) -> None:
+    """POST /classify answers the model's five best labels for a file, or for one of IMAGES."""
+    if isinstance(image, Path):
+        data, rgb, name = image.read_bytes(), Image.open(image).convert("RGB"), image.name
+    else:
+        (data, rgb), name = IMAGES[image](), f"a {image} image"
+    assert_classified(server, data, f"POST /classify with {name}", best_five(session, rgb))
 
 
 def assert_refused(server: Server, called: str, response, statuses: tuple[int, ...] = (400, 413, 415, 422)) -> None:

@@ -61,23 +61,31 @@ def self_contained(path: Path) -> bool:
     return not any(uses_external_data(tensor) for tensor in tensors)
 
 
-def logits_of(submission: Submission, folder: Path, images: np.ndarray) -> np.ndarray:
-    """What the exported `forward` gives: the other methods are compared with it."""
-    (folder / "forward.onnx").unlink(missing_ok=True)
-    submission.call(FILE, "export_method", method="forward", path=folder / "forward.onnx", timeout=120)
-    return model_files.open_session(folder / "forward.onnx").run(None, {"input": images})[0]
+@pytest.fixture(scope="module")
+def export(submission: Submission, tmp_path_factory):
+    """Export each method once, into a folder of its own; `export("embed")` is the file, if there is one."""
+    folder = tmp_path_factory.mktemp("export")
+
+    def once(method: str) -> Path:
+        path = folder / method / f"{method}.onnx"
+        if not path.parent.exists():
+            path.parent.mkdir()
+            submission.call(FILE, "export_method", method=method, path=path, timeout=120)
+        return path
+
+    return once
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("method", OWN)
-def test_exports_a_method(submission, tmp_path, method):
-    path = tmp_path / f"{method}.onnx"
-    submission.call(FILE, "export_method", method=method, path=path, timeout=120)
+def test_exports_a_method(export, method):
+    """Held against what `forward` gives, as exported."""
+    path = export(method)
     called = f"export_method('{method}', path)"
     expect(
-        path.is_file() and [one.name for one in tmp_path.iterdir()] == [path.name] and self_contained(path),
+        path.is_file() and [one.name for one in path.parent.iterdir()] == [path.name] and self_contained(path),
         called=called,
-        got=f"in the folder afterwards: {sorted(one.name for one in tmp_path.iterdir())}",
+        got=f"in the folder afterwards: {sorted(one.name for one in path.parent.iterdir())}",
         expected=f"{path.name} alone, with the weights in it, and nothing left over",
         hint="torch.onnx.export(..., external_data=False) inside `with whole_file(path) as written`",
     )
@@ -95,7 +103,10 @@ def test_exports_a_method(submission, tmp_path, method):
         got = session.run(None, {"input": images})
     except Exception as error:  # ONNX Runtime's own kinds
         fail(f"{path.name} does not take a batch of 5 as `input`: {str(error).splitlines()[0]}. Is the batch dynamic?")
-    logits = logits_of(submission, tmp_path, images)
+    forward = export("forward")
+    if not forward.is_file():
+        fail("export_method('forward', path) failed; see the first test that needed it")
+    logits = model_files.open_session(forward).run(None, {"input": images})[0]
     probabilities = softmax(logits)
     right = {
         "forward": lambda: got[0].shape == (5, 10) and np.ptp(got[0]) > 0,

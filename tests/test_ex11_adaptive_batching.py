@@ -1,33 +1,21 @@
 """Exercise 11: requests run in batches, and nobody notices, except that it is faster."""
 
-import asyncio
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
-import httpx
+import image_service
 import locust_runs
 import numpy as np
+import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import BAD_NPY, CAT, COFFEE, npy
-from image_service import (
-    assert_classified,
-    assert_logits,
-    assert_ok,
-    assert_predicts,
-    assert_refused,
-    assert_refuses_bad_images,
-    assert_refuses_bad_tensors,
-    assert_still_serves,
-    best_five,
-    tensor,
-)
 from PIL import Image
 
-from course.harness.load import Answer, tally
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.load import Answer, at_once, tally
+from course.harness.submission import Server, Submission, expect
 from serving.images import preprocess
 
 SERVICE = "ex11_adaptive_batching.py"
@@ -44,7 +32,7 @@ def server(submission: Submission, small_models_dir: Path):
 @pytest.fixture
 def working(server: Server) -> Server:
     """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    assert_still_serves(server, "before the load")
+    image_service.assert_still_serves(server, "before the load")
     return server
 
 
@@ -54,28 +42,24 @@ def as_json(images: np.ndarray) -> bytes:
 
 def different_images(number: int) -> np.ndarray:
     """No two of them alike, nor their logits: two photographs, shifted and dimmed."""
-    photographs = tensor(CAT, COFFEE).astype("float64")
+    photographs = image_service.tensor(CAT, COFFEE).astype("float64")
     dimmed = [np.roll(photographs[i % 2], 9 * i, axis=2) * (1 - 0.7 * i / number) for i in range(number)]
     return np.stack(dimmed).round(3).astype("float32")  # few digits: less JSON
 
 
-def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[httpx.Response]:
-    """The answers to all bodies, in their order, from so many users at the same time."""
-
-    async def all_of_them() -> list[httpx.Response]:
-        # A connection for each: one that is used again may be closed by the server in that very moment.
-        limits = httpx.Limits(max_connections=users, max_keepalive_connections=0)
-        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
-            return await asyncio.gather(*(client.post(server.url + path, content=body) for body in bodies))
-
-    try:
-        return asyncio.run(all_of_them())
-    except httpx.HTTPError as error:
-        fail(f"{len(bodies)} x POST {path} from {users} users: no answer to one: {error!r}.{server.last_words()}")
-
-
-def statuses(responses: list[httpx.Response]) -> str:
-    return tally([Answer(0, one.status_code, one.text) for one in responses])
+def assert_answers_logits(
+    server: Server, session: ort.InferenceSession, images: np.ndarray, answers: list[Answer], called: str
+) -> None:
+    """Each answer holds the logits of its own images."""
+    expect(
+        all(one.status == 200 for one in answers),
+        called=called,
+        got=tally(answers),
+        expected="200 for every one",
+        hint=f"run the session on the whole batch.{server.last_words()}",
+    )
+    got = np.concatenate([np.array(json.loads(one.text)) for one in answers])
+    image_service.assert_logits(got, session.run(None, {"input": images})[0], called, server)
 
 
 class Batches:
@@ -108,8 +92,10 @@ class Batches:
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, small_session):
-    images = tensor(CAT, COFFEE)
-    assert_predicts(server, small_session, images, "POST /predict with two preprocessed photographs as JSON")
+    images = image_service.tensor(CAT, COFFEE)
+    image_service.assert_predicts(
+        server, small_session, images, "POST /predict with two preprocessed photographs as JSON"
+    )
 
 
 @pytest.mark.points(0.5)
@@ -119,29 +105,27 @@ def test_predict_npy_takes_a_npy_file(server, small_session, kind):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224))
     array = np.asfortranarray(images, "float32") if kind == "fortran" else images.astype(kind)
     called = f"POST /predict_npy with a {kind} array of shape (5, 3, 224, 224)"
-    assert_predicts(server, small_session, images, called, npy(array))
+    image_service.assert_predicts(server, small_session, images, called, npy(array))
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, small_session, image):
-    expected = best_five(small_session, Image.open(image).convert("RGB"))
-    assert_classified(server, image.read_bytes(), f"POST /classify with {image.name}", expected)
+    image_service.assert_classifies(server, small_session, image)
 
 
 # ------------------------------------------------------------------------------ many callers
 
 
 @pytest.mark.points(2.5)
-def test_everybody_gets_the_answer_to_his_own_images(working, small_session):
+def test_each_caller_gets_the_answer_to_their_own_images(working, small_session):
     """1 to 16 images from each of 16 callers, 136 in all: batches are joined, split at their limit, and taken apart."""
     sizes = np.random.default_rng(0).permutation(np.arange(1, 17))
     images = np.split(different_images(136), np.cumsum(sizes)[:-1])
-    responses = at_once(working, "/predict_npy", [npy(own) for own in images], users=16)
-    for own, response in zip(images, responses, strict=True):
+    answers = at_once(working, "/predict_npy", [npy(own) for own in images], users=16)
+    for own, answer in zip(images, answers, strict=True):
         called = f"POST /predict_npy with {len(own)} images, while 15 others send theirs"
-        assert_ok(working, response, called, "run the session on the whole batch.")
-        assert_logits(response.json(), small_session.run(None, {"input": own})[0], called, working)
+        assert_answers_logits(working, small_session, own, [answer], called)
 
 
 @pytest.mark.points(1.5)
@@ -152,17 +136,16 @@ def test_a_bad_request_harms_no_neighbour(working, small_session, api, encode):
     bad = [encode(np.zeros((1, 3, 224, 223))), encode(np.full((1, 3, 224, 224), np.nan)), encode(np.zeros((17, 1)))]
     bodies = [body for i, one in enumerate(good) for body in (encode(one[np.newaxis]), bad[i % 3])]
     batches = Batches(working, api)
-    responses = at_once(working, f"/{api}", bodies, users=32)
+    answers = at_once(working, f"/{api}", bodies, users=32)
     called = f"16 good and 16 bad POST /{api} at once"
     expect(
-        [one.status_code for one in responses] == [200, 400] * 16,
+        [one.status for one in answers] == [200, 400] * 16,
         called=called,
-        got=statuses(responses),
+        got=tally(answers),
         expected="16 x 200, 16 x 400",
         hint=f"check in the annotation of the argument, which is read before the queue.{working.last_words()}",
     )
-    got = np.concatenate([np.array(one.json()) for one in responses[::2]])
-    assert_logits(got, small_session.run(None, {"input": good})[0], called, working)
+    assert_answers_logits(working, small_session, good, answers[::2], called)
     queued, _, _ = batches.read()
     expect(
         queued == 16,
@@ -181,22 +164,22 @@ def test_batches_form_and_stay_within_the_limit(working):
     """
     body = npy(preprocess(Image.new("RGB", (224, 224), "white")))
     batches = Batches(working, "predict_npy")
-    responses = at_once(working, "/predict_npy", [body] * (USERS + 100), users=USERS)
-    called = f"{len(responses)} x POST /predict_npy from {USERS} users at once"
+    answers = at_once(working, "/predict_npy", [body] * (USERS + 100), users=USERS)
+    called = f"{len(answers)} x POST /predict_npy from {USERS} users at once"
     expect(
-        {one.status_code for one in responses} == {200},
+        {one.status for one in answers} == {200},
         called=called,
-        got=statuses(responses),
+        got=tally(answers),
         expected="200 for every one",
         hint="max_latency_ms is the time after which requests are cancelled with 503: let it be long. "
         f'traffic={{"max_concurrency": 256}} lets all of them in.{working.last_words()}',
     )
     queued, number, within = batches.read()
     expect(
-        queued == len(responses) and number == within and number <= queued / 4,
+        queued == len(answers) and number == within and number <= queued / 4,
         called=f"{called}, then GET /metrics",
         got=f"{queued} requests in {number} batches, {within} of them of at most {LIMIT}",
-        expected=f"{len(responses)} requests, in batches of at most {LIMIT} and of far more than one",
+        expected=f"{len(answers)} requests, in batches of at most {LIMIT} and of far more than one",
         hint=f"@bentoml.api(batchable=True, max_batch_size={LIMIT}, ...).{working.last_words()}",
     )
 
@@ -205,11 +188,8 @@ def test_batches_form_and_stay_within_the_limit(working):
 def test_batching_can_be_switched_off_to_compare(submission, working, small_models_dir, small_session):
     images = different_images(8)
     with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir), "BATCHING": "0"}) as server:
-        responses = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
-        for response in responses:
-            assert_ok(server, response, "BATCHING=0: POST /predict_npy", "it needs no batches to answer.")
-        got = np.concatenate([np.array(one.json()) for one in responses])
-        assert_logits(got, small_session.run(None, {"input": images})[0], "BATCHING=0: POST /predict_npy", server)
+        answers = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
+        assert_answers_logits(server, small_session, images, answers, "BATCHING=0: POST /predict_npy")
         expect(
             "adaptive_batch_size_count" not in server.request("GET", "/metrics").text,
             called="BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics",
@@ -224,19 +204,19 @@ def test_batching_can_be_switched_off_to_compare(submission, working, small_mode
 
 @pytest.mark.points(0.5)
 def test_predict_refuses_bad_tensors(server):
-    assert_refuses_bad_tensors(server)
+    image_service.assert_refuses_bad_tensors(server)
 
 
 @pytest.mark.points(0.5)
 def test_predict_npy_refuses_what_is_no_batch_of_images(server):
     for kind, body in BAD_NPY.items():
         response = server.request("POST", "/predict_npy", content=body)
-        assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
+        image_service.assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
 
 
 @pytest.mark.points(0.5)
 def test_classify_refuses_what_is_no_image(server):
-    assert_refuses_bad_images(server)
+    image_service.assert_refuses_bad_images(server)
 
 
 # ------------------------------------------------------------------------------ the load

@@ -37,7 +37,7 @@ def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: f
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory):
-    """`make serve` on a free port; it exports the model first where there is none."""
+    """`make serve` on a free port. It exports the model first if it is missing."""
     folder, port = tmp_path_factory.mktemp("serve"), free_port()
     env = ENVIRONMENT | {"BENTOML_HOME": str(folder / "bentoml")}
     with running(["make", "serve", f"PORT={port}"], cwd=ROOT, env=env, log=folder / "log") as process:
@@ -64,7 +64,7 @@ def test_serve_takes_an_exercises_number(tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["EX=06"]], ids=" ".join)
 def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
-    """With EX=06 the optimised model as well, if exercise 06 has written one."""
+    """With EX=06 also the optimised model, if exercise 06 has written it."""
     command = ["make", "netron", "BROWSER=0", *words]
     optimized = (ROOT / "models" / "resnet18.optimized.onnx").exists()
     with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
@@ -95,7 +95,7 @@ def test_a_port_that_is_taken_is_one_sentence(served):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 def test_stopping_leaves_no_process(tmp_path, models_dir, stop):
-    """The promised name, run as a person would; Ctrl-C reaches the whole foreground group."""
+    """The name that README gives, run as a person does: Ctrl-C reaches the whole foreground group."""
     port = free_port()
     command = [
         ROOT / ".venv/bin/bentoml",
@@ -193,12 +193,12 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setattr("sys.argv", ["course", "client"])
     with pytest.raises(SystemExit):
         main()
-    client = ["solutions/ex10_client.py", "data/cat.png", "data/coffee.png"]
+    client = [str(ROOT / "solutions" / "ex10_client.py"), "data/cat.png", "data/coffee.png"]
     assert became == [[*client, "--url", "http://localhost:3000"]]
 
 
 def test_an_old_python_is_one_clear_line(tmp_path):
-    """In a folder without .venv, so that setup really looks for a Python."""
+    """In a folder without .venv, so that setup looks for a Python."""
     for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     old = tmp_path / "python2.7"
@@ -212,7 +212,7 @@ def test_an_old_python_is_one_clear_line(tmp_path):
 
 
 def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
-    """make's dry run stands in for the download: the index is not reachable everywhere."""
+    """A dry run of make stands in for the download: the index cannot be reached everywhere."""
     for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     done = make("-n", "setup", "CPU=1", cwd=tmp_path)

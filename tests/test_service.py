@@ -1,21 +1,17 @@
 """The solutions of exercises 09 and 10 where many call them at once, send all that they take, or more."""
 
-import asyncio
 import codecs
 import gzip
 import http.client
 import json
 from collections import Counter
 
-import httpx
 import numpy as np
 import pytest
 from bad_input import METADATA
 
 from course import ROOT
-from course.harness.submission import Server
-
-CAT = (ROOT / "data" / "cat.png").read_bytes()
+from course.harness.load import CAT, at_once
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +32,16 @@ def server(submission, models_dir):
         yield running
 
 
-def send_at_once(server: Server, number: int, bodies: list[bytes]) -> list[tuple[bytes, httpx.Response]]:
-    """Send all requests at the same time; each answer with the body that it is the answer to."""
-
-    async def all_of_them() -> list[tuple[bytes, httpx.Response]]:
-        limits = httpx.Limits(max_connections=number)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-
-            async def one(body: bytes) -> tuple[bytes, httpx.Response]:
-                return body, await client.post(f"{server.url}/classify", content=body)
-
-            return await asyncio.gather(*(one(bodies[i % len(bodies)]) for i in range(number)))
-
-    return asyncio.run(all_of_them())
-
-
-def test_each_caller_gets_the_answer_to_his_own_image_among_bad_ones(each):
+def test_each_caller_gets_the_answer_to_their_own_image_among_bad_ones(each):
     coffee = (ROOT / "data" / "coffee.png").read_bytes()
     alone = {body: each.request("POST", "/classify", content=body).json() for body in (CAT, coffee)}
-    for body, response in send_at_once(each, 60, [CAT, coffee, b"not an image", b""]):
+    bodies = 15 * [CAT, coffee, b"not an image", b""]
+    for body, answer in zip(bodies, at_once(each, "/classify", bodies, users=60), strict=True):
         if body in alone:
-            assert response.status_code == 200
-            assert response.json() == alone[body]
+            assert answer.status == 200
+            assert json.loads(answer.text) == alone[body]
         else:
-            assert response.status_code == 400
+            assert answer.status == 400
 
 
 def test_more_than_it_holds_is_answered_429(server):
@@ -67,12 +49,12 @@ def test_more_than_it_holds_is_answered_429(server):
 
     A machine that is busy with other things may need more than the 30 s that a request has: 504.
     """
-    answers = [response for _, response in send_at_once(server, 500, [CAT])]
-    statuses = Counter(response.status_code for response in answers)
+    answers = at_once(server, "/classify", 500 * [CAT], users=500)
+    statuses = Counter(one.status for one in answers)
     assert set(statuses) <= {200, 429, 504}, statuses
     assert statuses[200] + statuses[504] >= 256, statuses
     assert statuses[429], statuses
-    assert {response.text for response in answers if response.status_code == 429} == {'{"error":"Too many requests"}'}
+    assert {one.text for one in answers if one.status == 429} == {'{"error":"Too many requests"}'}
     assert server.request("POST", "/classify", content=CAT).status_code == 200
 
 
@@ -83,7 +65,7 @@ def test_the_largest_batch_is_taken(each):
     assert np.array(response.json()).shape == (16, 1000)
 
 
-def test_a_caller_who_reads_only_after_sending_sees_why_he_was_refused(each):
+def test_a_caller_who_reads_only_after_sending_sees_why_they_were_refused(each):
     """A body that is too large is not answered with a broken pipe while it is still being sent."""
     connection = http.client.HTTPConnection(each.url.removeprefix("http://"), timeout=60)
     connection.request("POST", "/classify", body=bytes(100 * 2**20))

@@ -1,4 +1,4 @@
-"""Answers that students give, kept in answers/exNN.toml: wrong ones, and right ones that look quite different."""
+"""Answers that students give, kept in answers/exNN.toml: wrong ones, and right ones that look different."""
 
 import shutil
 import tomllib
@@ -16,7 +16,7 @@ class BadAnswer(Exception):
 
 
 class Answer(BaseModel):
-    """One answer to one exercise, told as what it does otherwise than the solution."""
+    """One answer to one exercise: how it differs from the solution."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,18 +24,20 @@ class Answer(BaseModel):
     name: str
     why: str  # one sentence: why a student writes this; or how a right answer differs
     file: str = ""  # which file it changes; the exercise's first unless said otherwise
-    replace: list[tuple[str, str]] = []  # text that stands in it once, and what stands there instead
-    whole: str = ""  # or a file in answers/ that stands for all of it
-    fails: list[str] | None = None  # the graded tests that it loses: `test_a`, or of several cases one: `test_a[case]`
-    keeps: list[str] | None = None  # or, for one that loses nearly all, those that it does not lose
-    only: list[str] = []  # the tests that it is held against, where all of them would take minutes
+    replace: list[tuple[str, str]] = []  # a text that is in it once, and its replacement
+    whole: str = ""  # or a file in answers/ that replaces all of it
+    fails: list[str] | None = None  # the graded tests that it fails: `test_a`, or one of its cases: `test_a[case]`
+    keeps: list[str] | None = None  # or, where it fails nearly all, those that it passes
+    only: list[str] = []  # the tests to run, where all of them would take minutes
 
     @model_validator(mode="after")
     def _says_one_of_each(self) -> "Answer":
         if (self.fails is None) == (self.keeps is None):
-            raise ValueError(f"ex{self.number} {self.name}: say either what it `fails` or what it `keeps`.")
+            raise ValueError(
+                f"ex{self.number} {self.name}: name either the tests that it `fails` or those that it `keeps`."
+            )
         if bool(self.replace) == bool(self.whole):
-            raise ValueError(f"ex{self.number} {self.name}: say either what to `replace` or the `whole` file.")
+            raise ValueError(f"ex{self.number} {self.name}: give either the texts to `replace` or the `whole` file.")
         return self
 
     @property
@@ -50,7 +52,7 @@ class Answer(BaseModel):
         """Make a submission of it: the solution's files of its exercise, and its own changes.
 
         Raises:
-            BadAnswer: a text to replace does not stand exactly once in the solution.
+            BadAnswer: a text to replace is not in the solution exactly once.
         """
         for file in self.exercise.files:
             target = folder / file
@@ -63,14 +65,14 @@ class Answer(BaseModel):
         for old, new in self.replace:
             if text.count(old) != 1:
                 raise BadAnswer(
-                    f"{self.name}: this text stands {text.count(old)} times in {target.name}, and should once:\n{old}\n"
+                    f"{self.name}: found this text {text.count(old)} times in {target.name}, expected it once:\n{old}\n"
                     f"The solution has changed: bring answers/ex{self.number}.toml up to date."
                 )
             text = text.replace(old, new)
         target.write_text(text)
 
     def loses(self, test: str) -> bool:
-        """Whether it should lose this test; of `test_a[case]` either name may be in the list."""
+        """Whether it should fail this test; the list may name `test_a[case]` either way."""
         names = {test, test.partition("[")[0]}
         return bool(names & set(self.fails)) if self.fails is not None else not names & set(self.keeps)
 

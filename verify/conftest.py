@@ -1,4 +1,4 @@
-"""How many answers were as they should be, and how many attacks came to nothing, at the end."""
+"""Counts, for the end of the run, the answers that got the points they should, and the attacks that failed."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ FIGURES: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say of each test which count it belongs to; with pytest-xdist, the reports carry it to where they are summed."""
+    """Note which count each test belongs to; with pytest-xdist, the reports carry the note to where they are summed."""
     for item in items:
         answer = getattr(item, "callspec", None) and item.callspec.params.get("answer")
         if isinstance(answer, Answer):

@@ -1,7 +1,7 @@
-"""Wrong answers that students really give lose exactly the points that they should; right ones lose none.
+"""Each wrong answer fails exactly the tests listed for it; right answers that look different pass all.
 
-answers/exNN.toml tells each as small changes of the solution. An answer to an exercise whose tests take minutes may
-name the tests that it is held against (`only`). What that leaves out: that it keeps the points of all other tests.
+answers/exNN.toml gives each as small changes of the solution. Where an exercise's tests take minutes, an answer may
+name the tests to run (`only`); that it passes all others is then not checked.
 """
 
 import pytest
@@ -24,18 +24,16 @@ def test_an_answer_loses_what_it_should(answer: Answer, tmp_path):
 
     ran = graded.passed | set(graded.failed)
     unknown = [name for name in (answer.fails or []) + (answer.keeps or []) if name not in _names(ran)]
-    assert not unknown, (
-        f"There are no tests {unknown} among those that ran. The tests have changed, or `only` is short."
-    )
+    assert not unknown, f"These tests did not run: {unknown}. The tests have changed, or `only` leaves them out."
 
     caught = {test for test in graded.passed if answer.loses(test)}
     lost = {test: message for test, message in graded.failed.items() if not answer.loses(test)}
-    told = [f"It keeps {test}, which it should lose." for test in sorted(caught)]
-    told += [f"It loses {test}, which it should keep: {message[:600]}" for test, message in sorted(lost.items())]
+    told = [f"It passes {test}, which it should fail." for test in sorted(caught)]
+    told += [f"It fails {test}, which it should pass: {message[:600]}" for test, message in sorted(lost.items())]
     if told:
         pytest.fail("\n".join([f"{answer.name}: {answer.why}", *told]), pytrace=False)
     traces = [test for test, message in graded.failed.items() if "Traceback" in message]
-    assert not traces, f"What a student reads of {traces} is a stack trace:\n{graded.failed[traces[0]][:1500]}"
+    assert not traces, f"Students would read a stack trace from {traces}:\n{graded.failed[traces[0]][:1500]}"
 
 
 def _names(tests: set[str]) -> set[str]:

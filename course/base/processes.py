@@ -9,9 +9,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,33 +28,34 @@ class GraderFailure(RuntimeError):
 MARK = "COURSE_RUN"
 
 
-@contextmanager
-def running(
+def start(
     command: list[str],
     *,
     cwd: Path,
-    env: dict[str, str],
-    log: Path,
+    env: Mapping[str, str],
     stdin: int = subprocess.DEVNULL,
     launch: Callable = subprocess.Popen,
-) -> Iterator[subprocess.Popen]:
-    """Start a command with its output in a file; at the end of the block, end it with all that it started.
+    **options: Any,
+) -> subprocess.Popen:
+    """Start a command in a session of its own, with a mark by which end() finds all that it starts.
 
     launch: what starts it; takes Popen's arguments, and gives what can be used as one.
     """
     mark = uuid.uuid4().hex
-    with log.open("wb") as output:
-        process = launch(
-            command,
-            cwd=cwd,
-            # Added to a mark that is there already: the process that started us must find our processes, too.
-            env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    # Added to a mark that is there already: the process that started us must find our processes, too.
+    env = {**env, MARK: f"{os.environ.get(MARK, '')} {mark}"}
+    process = launch(command, cwd=cwd, env=env, stdin=stdin, start_new_session=True, **options)
     process.mark = mark
+    return process
+
+
+@contextmanager
+def running(
+    command: list[str], *, cwd: Path, env: Mapping[str, str], log: Path, **options: Any
+) -> Iterator[subprocess.Popen]:
+    """start() with the output in a file; at the end of the block, end the command with all that it started."""
+    with log.open("wb") as output:
+        process = start(command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT, **options)
     try:
         yield process
     finally:

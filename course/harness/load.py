@@ -1,9 +1,9 @@
-"""Clients that keep a service busy, and what their requests came to."""
+"""Clients that keep a service busy, and the answers to their requests."""
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -21,11 +21,11 @@ CAT = (ROOT / "data" / "cat.png").read_bytes()
 
 
 class Answer(NamedTuple):
-    """What one request came to."""
+    """The answer to one request."""
 
     begun: float  # time.monotonic()
     status: int  # 0: no answer
-    text: str  # the answer's body, or why there was none
+    text: str  # the answer's body, or why there is none
 
 
 def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
@@ -74,31 +74,38 @@ def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options)
             thread.join()
 
 
+def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> Answer:
+    """Send one request over a connection of its own, and never raise; sent is called when all of it is on its way."""
+    begun, url = time.monotonic(), httpx.URL(server.url)
+    connection = HTTPConnection(url.host, url.port, timeout=120)
+    try:
+        connection.request("POST", path, body)
+        sent()
+        response = connection.getresponse()
+        return Answer(begun, response.status, response.read().decode())
+    except (OSError, HTTPException) as error:
+        sent()
+        return Answer(begun, 0, repr(error))
+    finally:
+        connection.close()
+
+
+def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
+    """The answers to all bodies, in their order, from so many users at the same time."""
+    with ThreadPoolExecutor(users) as pool:
+        return list(pool.map(lambda body: post(server, path, body), bodies))
+
+
 class Crowd:
-    """So many POST /classify at once, each over a connection of its own. It is there when all are sent."""
+    """So many POST /classify at once. It is there when all are sent."""
 
     def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
         self.answered: list[Answer] = []  # so far, in the order in which the answers came
-        self._url, self._body = httpx.URL(server.url), body
-        self._sent = threading.Semaphore(0)
+        sent = threading.Semaphore(0)
         self._pool = ThreadPoolExecutor(requests)
         for _ in range(requests):
-            self._pool.submit(self._one)
-        all(self._sent.acquire(timeout=10) for _ in range(requests))
-
-    def _one(self) -> None:
-        begun = time.monotonic()
-        connection = HTTPConnection(self._url.host, self._url.port, timeout=120)
-        try:
-            connection.request("POST", "/classify", self._body)
-            self._sent.release()
-            response = connection.getresponse()
-            self.answered.append(Answer(begun, response.status, response.read().decode()))
-        except (OSError, HTTPException) as error:
-            self._sent.release()
-            self.answered.append(Answer(begun, 0, repr(error)))
-        finally:
-            connection.close()
+            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=sent.release)))
+        all(sent.acquire(timeout=10) for _ in range(requests))
 
     def wait(self) -> list[Answer]:
         """All answers."""

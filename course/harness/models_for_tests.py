@@ -23,7 +23,7 @@ MADE_BY = (
 
 
 def ready() -> Path:
-    """The folder of the models, which are made once and kept for the next run; COURSE_TEST_MODELS names another."""
+    """The folder of the models, made once and kept for the next run; the variable COURSE_TEST_MODELS names another folder."""
     if given := os.environ.get("COURSE_TEST_MODELS"):  # made when the machine was set up
         return Path(given)
     made_from = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in MADE_BY)).hexdigest()
@@ -35,8 +35,8 @@ def ready() -> Path:
 def make(folder: Path) -> None:
     """Make what is missing in a folder: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
 
-    Their weights are random, with seeds that nobody else uses. The second is the first with its classes moved and
-    surer of itself: as different as another export, without the 20 s that one takes.
+    The weights are random, with seeds that nothing else uses. model_b is resnet18 with its classes moved and its
+    logits doubled: as different as another export, which would take 20 s.
 
     Raises:
         GraderFailure: they cannot be made.
@@ -58,7 +58,7 @@ def make(folder: Path) -> None:
 
 
 def another_model(path: Path, output: Path) -> None:
-    """A model that answers otherwise: every logit doubled, and that of class i where class i + 1 has its own."""
+    """A model that answers differently: every logit doubled, and moved to the next class."""
     import numpy as np
     import onnx
     from onnx import numpy_helper

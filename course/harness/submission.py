@@ -66,8 +66,8 @@ class Server:
         return self.process.returncode
 
     def starts_in_vain(self) -> bool:
-        """Whether its workers have failed to start several times, as BentoML's do without end."""
-        return self.log.read_text(errors="replace").count("Application startup failed") > 2
+        """Whether its workers failed to start twice: BentoML goes on starting them without end."""
+        return self.log.read_text(errors="replace").count("Application startup failed") > 1
 
     def is_ready(self) -> bool:
         """Whether GET /readyz says so; False also where nothing listens yet."""

@@ -120,7 +120,7 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
         called=called,
         got=f"{tally(answered)}{server.last_words()}",
         expected=f"200 for the {accepted} that the service had accepted; no answer, not a broken one, for those after",
-        hint="services with dependencies: stop_dependencies_last() under @bentoml.on_deployment",
+        hint="finish(ImageClassifierService), from serving.service, stops the services that it asks last",
     )
     expect(
         code is not None and not left,

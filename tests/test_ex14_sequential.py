@@ -9,7 +9,8 @@ from bad_input import CAT
 from image_service import assert_classifies, assert_refuses_bad_images
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness import http
+from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
 
@@ -36,7 +37,7 @@ def test_another_service_prepares_the_image(server):
     """While Preprocessing stands still, nothing is classified."""
     with under_load.stopped(server, "Preprocessing"):
         try:
-            got = httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
+            got = http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
         except httpx.ReadTimeout:
             got = None
     expect(
@@ -65,7 +66,7 @@ def test_listens_while_an_image_is_decoded(server):
 
 @pytest.mark.points(1)
 def test_listens_while_the_model_runs(server):
-    hint = "await to_thread.run_sync(self._run, batch) leaves the event loop free."
+    hint = "await to_thread.run_sync(self.run, batch) leaves the event loop free."
     composed_service.assert_listens_while(
         server, composed_service.WHITE, "an image for which the model takes a second", hint
     )

@@ -1,4 +1,4 @@
-"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say what became of each node.
+"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say what happened to each node.
 
 python solutions/ex06_optimize.py --quick
 """

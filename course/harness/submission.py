@@ -280,7 +280,7 @@ class Submission:
     def _finish(self, command: list[str], env: dict[str, str], timeout: float, name: str, folders: Folders) -> Finished:
         log = self.new_folder("run") / "log"
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
-            # Whoever did not end once is given less time from then on: an endless loop would cost it in every test.
+            # A process that once did not end gets less time from then on: an endless loop would cost it in every test.
             if self._endless:
                 timeout = max(min(timeout, 10), timeout / 4)
             code = wait(process, timeout)
@@ -365,7 +365,7 @@ def _request(method: str, url: str, timeout: float, **options: Any) -> httpx.Res
     """As httpx.request(), but of an answer without end it takes 32 MB, and for no longer than the timeout."""
     give_up, body = time.monotonic() + timeout, bytearray()
     with httpx.Client(timeout=timeout) as client:
-        # httpx begins its timeout anew with each byte, and a server may send one a second, headers among them.
+        # httpx restarts its timeout with each byte, and a server may send one a second, headers among them.
         late = threading.Timer(timeout, client.close)
         late.start()
         try:

@@ -14,7 +14,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 # TODO 2. The stage that runs:
 #         - the environment; SERVICE, HOME, BENTOML_HOME and PORT as variables: what is written goes to /tmp; BENTOML_DO_NOT_TRACK=True
 #           and ORT_DISABLE_TELEMETRY=1, or their makers are told of each start
-#         - models/${MODELS}, serving/ and ${FOLDER}/${SERVICE}.py, in an order that builds little anew
+#         - models/${MODELS}, serving/ and ${FOLDER}/${SERVICE}.py, in an order that rebuilds little
 #         - the labels org.opencontainers.image.title, .description, .version and .base.name
 #         - a user that is not root, the port 3000
 #         - a health check: python -m serving.container ready

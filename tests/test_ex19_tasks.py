@@ -10,33 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import image_service
 import numpy as np
 import onnxruntime as ort
 import pytest
+import under_load
 from bad_input import BAD_IMAGES, CAT, COFFEE
-from image_service import (
-    assert_classifies,
-    assert_does_not_start,
-    assert_refused,
-    assert_refuses_bad_images,
-    assert_still_serves,
-    best_five,
-)
 from PIL import Image
 from scripts import expect_one_sentence, expect_success
-from under_load import (
-    BACK_AGAIN,
-    ENDED,
-    assert_answers_overload,
-    assert_finishes_on_sigterm,
-    assert_survives_a_killed_worker,
-    assert_unharmed_by_a_new_model,
-    own_copy,
-)
 
 from course.base.processes import free_port, left_behind, wait
+from course.harness import http
 from course.harness.load import ask, workers
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 SERVICE, CLIENT = "ex19_tasks.py", "ex19_client.py"
 ROUTE = "/classify_archive"
@@ -45,7 +33,7 @@ TERMINAL = {"TERM": "xterm", "FORCE_COLOR": "1"}  # rich updates its progress ba
 
 @pytest.fixture(scope="module")
 def models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
+    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +130,13 @@ def classified(server: Server, archive: bytes, called: str) -> list[dict]:
 @pytest.mark.points(0.5)
 def test_classify_answers_as_before(server, session):
     for image in (CAT, COFFEE):
-        assert_classifies(server, session, image)
-    assert_refuses_bad_images(server)
+        image_service.assert_classifies(server, session, image)
+    image_service.assert_refuses_bad_images(server)
 
 
 @pytest.mark.points(0.25)
 def test_swagger_documents_the_apis(server):
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     got = server.request("GET", "/docs.json")
     expect(
         got.status_code == 200 and {ROUTE, "/progress", "/cancel", "/classify"} <= got.json().get("paths", {}).keys(),
@@ -168,7 +156,7 @@ def test_each_image_gets_its_own_labels(server, session, method):
     images = {"cat.png": CAT, "deep/er/coffee.png": COFFEE, "../../cat again.png": CAT, "ünï.png": COFFEE}
     files = {name: image.read_bytes() for name, image in images.items()} | {"folder/": b"", ".DS_Store": b"x"}
     got = classified(server, packed(files, method), f"a task with the images {list(images)}")
-    best = {image: best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
+    best = {image: image_service.best_five(session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
     expected = [(name, best[image]) for name, image in images.items()]
     expect(
         [one["file"] for one in got] == list(images)
@@ -213,7 +201,7 @@ def test_a_bad_file_is_reported_and_the_others_are_classified(server):
         expected='{"file": ..., "predictions": ...} for these two, {"file": ..., "error": "expected ..."} for the others',
         hint="read_file raises BadFile and read_image InvalidArgument: answer the sentence for that file, and go on",
     )
-    assert_still_serves(server, "after an archive with bad files")
+    image_service.assert_still_serves(server, "after an archive with bad files")
 
 
 def bomb() -> bytes:
@@ -245,32 +233,32 @@ def test_a_bad_archive_fails_with_a_reason(server, kind):
         expected='"failed", and in "error" what was expected; 400 where the result is fetched',
         hint=f"open_archive raises BadArchive with the sentence.{server.last_words()}",
     )
-    assert_still_serves(server, f"after an archive {kind.replace('_', ' ')}")
+    image_service.assert_still_serves(server, f"after an archive {kind.replace('_', ' ')}")
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
 def test_refuses_a_body_over_the_limit(server, announced):
     """64 MiB for an archive, whether or not the caller announces its length."""
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     body = bytes(65 * 2**20) if announced else (bytes(2**20) for _ in range(65))
     response = server.request("POST", f"{ROUTE}/submit", content=body)
-    assert_refused(server, f"POST {ROUTE}/submit with 65 MiB", response, statuses=(413,))
+    image_service.assert_refused(server, f"POST {ROUTE}/submit with 65 MiB", response, statuses=(413,))
 
 
 @pytest.mark.points(0.5)
 def test_refuses_forms_and_nothing_at_all(server):
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     response = server.request("POST", f"{ROUTE}/submit", files={"archive": cats(1)})
-    assert_refused(server, f"POST {ROUTE}/submit with a form", response)
+    image_service.assert_refused(server, f"POST {ROUTE}/submit with a form", response)
     response = server.request("POST", f"{ROUTE}/submit", content=b"")
-    assert_refused(server, f"POST {ROUTE}/submit without a body", response)
+    image_service.assert_refused(server, f"POST {ROUTE}/submit without a body", response)
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("path", ["/progress", "/cancel"])
 def test_an_unknown_task_is_not_found(server, path):
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     response = server.request("POST", path, json={"task_id": "0" * 32})
     expect(
         response.status_code == 404,
@@ -293,7 +281,7 @@ def test_progress_is_told_and_others_are_answered_meanwhile(server):
     task = submit(server, cats(40))
     begun = wait_until(server, task, lambda state: state["total"] and some_done(state), "under way")
     for number in range(3):
-        assert_still_serves(server, f"for the {number + 1}. time while an archive is worked through")
+        image_service.assert_still_serves(server, f"for the {number + 1}. time while an archive is worked through")
     later = progress(server, task)
     expect(
         begun["total"] == 40 and begun["done"] < later["done"] < 40 and later["status"] == "in_progress",
@@ -331,7 +319,9 @@ def test_cancel_stops_the_work(server):
         expected="canceled, and no work after the image at hand",
         hint="work inside `with task.scope`; task.cancel() cancels that scope; a status alone stops nothing",
     )
-    assert_refused(server, f"GET {ROUTE}/get of a cancelled task", _with_expected(result(server, task)), (409, 400))
+    image_service.assert_refused(
+        server, f"GET {ROUTE}/get of a cancelled task", _with_expected(result(server, task)), (409, 400)
+    )
 
 
 def _with_expected(response: httpx.Response) -> httpx.Response:
@@ -381,7 +371,7 @@ def test_client_sends_a_folder_and_shows_progress(submission, server, session, t
     for number in range(12):
         shutil.copy(CAT, tmp_path / "sub" / f"cat {number}.png")
     (tmp_path / "notes.txt").write_text("not an image, and not meant to be one")
-    label = best_five(session, Image.open(CAT).convert("RGB"))[0]["label"]
+    label = image_service.best_five(session, Image.open(CAT).convert("RGB"))[0]["label"]
     for turn in ("first", "second"):
         finished = submission.run(CLIENT, tmp_path, "--url", server.url, env=TERMINAL)
         seen = {int(done) for done in re.findall(r"(\d+)/12", finished.output)}
@@ -459,11 +449,11 @@ def lost(server) -> list[str]:
     tasks = [submit(server, cats(60)) for _ in range(2)]
     wait_until(server, tasks[0], lambda state: state["total"] and some_done(state), "under way")
     workers(server)[0].kill()
-    give_up = time.monotonic() + BACK_AGAIN
-    with httpx.Client() as client:
+    give_up = time.monotonic() + under_load.BACK_AGAIN
+    with http.Client() as client:
         while ask(client, server).status != 200:
             if time.monotonic() > give_up:
-                fail(f"After {BACK_AGAIN} s no worker has taken a killed one's place.{server.last_words()}")
+                fail(f"After {under_load.BACK_AGAIN} s no worker has taken a killed one's place.{server.last_words()}")
             time.sleep(0.1)
     return tasks
 
@@ -504,45 +494,45 @@ def test_optional_client_retries_a_task(submission, server, lost):
 
 @pytest.mark.points(0.5)
 def test_a_killed_worker_costs_what_it_held(server):
-    assert_survives_a_killed_worker(server)
+    under_load.assert_survives_a_killed_worker(server)
 
 
 @pytest.mark.points(0.5)
 def test_overload_is_answered(server):
-    assert_answers_overload(server)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.25)
 def test_a_new_model_file_harms_nothing(server, models):
-    assert_unharmed_by_a_new_model(server, models)
+    under_load.assert_unharmed_by_a_new_model(server, models)
 
 
 @pytest.mark.points(0.5)
 def test_sigterm_ends_running_tasks(submission, server, fresh_models_dir):
     """Nobody can fetch their results, so the service must not wait for them."""
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     with submission.serve(SERVICE, env={"MODELS_DIR": str(fresh_models_dir)}) as own:
         archive = cats(250)
         tasks = [submit(own, archive) for _ in range(4)]
         wait_until(own, tasks[0], lambda state: state["total"] and some_done(state), "under way")
         begun = time.monotonic()
         own.process.send_signal(signal.SIGTERM)
-        code, took = wait(own.process, ENDED), time.monotonic() - begun
+        code, took = wait(own.process, under_load.ENDED), time.monotonic() - begun
         left = left_behind(own.process)
     expect(
         code is not None and not left,
         called="kill -TERM (bentoml serve) while 4 tasks of 250 images are unfinished",
         got=f"exit code {code} after {took:.0f} s, processes left: {left}",
-        expected=f"ended within {ENDED} s",
+        expected=f"ended within {under_load.ENDED} s",
         hint="before_sigterm(self.tasks.cancel_all) under @bentoml.on_startup",
     )
 
 
 @pytest.mark.points(0.5)
 def test_does_not_start_without_a_model(submission, tmp_path):
-    assert_does_not_start(submission, SERVICE, {"MODELS_DIR": str(tmp_path)}, "resnet18.onnx")
+    image_service.assert_does_not_start(submission, SERVICE, {"MODELS_DIR": str(tmp_path)}, "resnet18.onnx")
 
 
 @pytest.mark.points(0.5)
 def test_sigterm_finishes_what_was_accepted(server):
-    assert_finishes_on_sigterm(server)
+    under_load.assert_finishes_on_sigterm(server)

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+import under_load
 from bad_input import CAT, COFFEE
 from image_service import assert_classified, assert_does_not_start, assert_refuses_bad_images, best_five
 from PIL import Image
 from scripts import expect_one_sentence, expect_success
-from under_load import (
-    assert_answers_overload,
-    assert_finishes_on_sigterm,
-    assert_survives_a_killed_worker,
-    wait_for,
-)
 
 from course import ROOT
 from course.harness.load import load, tally
-from course.harness.submission import Finished, Server, Submission, expect
+from course.harness.model_worker import LARGEST
+from course.harness.server import Server
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import expect
+from course.harness.written import beginning, read
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 
@@ -301,14 +300,15 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
     whole = tmp_path / "whole.tar"
     store.does("export", newer, whole)
     (tmp_path / "text.tar").write_text("no archive")
-    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "cut.tar").write_bytes(beginning(whole, min(LARGEST, whole.stat().st_size // 2)))
     with tarfile.open(tmp_path / "out.tar", "w") as hostile:
         entry = tarfile.TarInfo("../../../../escaped.txt")
         entry.size = 1
         hostile.addfile(entry, io.BytesIO(b"x"))
-    with tarfile.open(whole) as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
+    exported = io.BytesIO(read(whole, LARGEST))
+    with tarfile.open(fileobj=exported, mode="r:") as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
         for entry in good:
-            data = bytearray(good.extractfile(entry).read()) if entry.isfile() else b""
+            data = bytearray(good.extractfile(entry).read(LARGEST)) if entry.isfile() else b""
             if entry.name.endswith(".onnx"):
                 data[len(data) // 2] ^= 1
             changed.addfile(entry, io.BytesIO(data))
@@ -331,9 +331,9 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
 def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, small_models_dir):
     before = served_tag(server)
     with load(server) as answered:
-        wait_for(answered, 5, server)
+        under_load.wait_for(answered, 5, server)
         store.tag("save", small_models_dir / "resnet18.onnx")
-        wait_for(answered, 16, server)
+        under_load.wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
     expect(
         not different,
@@ -342,7 +342,7 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
         expected=f"200, and the version {before}, for all of them",
         hint="load the model in __init__, not at each request",
     )
-    assert_survives_a_killed_worker(server)
+    under_load.assert_survives_a_killed_worker(server)
     expect(
         served_tag(server) == before,
         called="POST /version, after a newer version was saved, and a worker killed and replaced",
@@ -354,9 +354,9 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
 
 @pytest.mark.points(0.5)
 def test_overload_is_answered(server):
-    assert_answers_overload(server)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.5)
 def test_sigterm_finishes_what_was_accepted(server):
-    assert_finishes_on_sigterm(server)
+    under_load.assert_finishes_on_sigterm(server)

@@ -70,6 +70,8 @@ def test_a_check_that_fails_says_why_and_what_next(copy):
     assert "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md" in text
     assert f"0 of {len(exercises())} exercises done, 0 of" in text
     assert re.search(r"^\d+\.\d s$", text, re.MULTILINE), "the seconds that it took"
+    page = (ROOT / "docs" / "students.md").read_text().partition("$ make check EX=04\n")[2].partition("```")[0]
+    assert re.sub(r"\d+", "N", page) == re.sub(r"\d+", "N", done.stdout), "docs/students.md shows another output"
 
 
 def test_solved_seen_changed_and_begun_again(copy):

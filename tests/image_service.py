@@ -9,7 +9,9 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 from serving.images import preprocess
 from serving.model import labels, top5
 

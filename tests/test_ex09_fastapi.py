@@ -17,7 +17,10 @@ from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 
 from course import ROOT
 from course.base.processes import free_port, left_behind, wait
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness import http
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 FILE = "ex09_fastapi.py"
 
@@ -177,7 +180,7 @@ def answer(server: Server, path: str, patience: float = 15) -> int | str:
     give_up = time.monotonic() + patience
     while time.monotonic() < give_up:
         try:
-            return httpx.get(server.url + path, timeout=patience).status_code
+            return http.get(server.url + path, timeout=patience).status_code
         except httpx.ConnectError:
             time.sleep(0.1)  # not listening yet
         except httpx.TransportError as error:
@@ -228,7 +231,7 @@ def in_the_background(server: Server, held: Held) -> Iterator[dict[int, int]]:
 
     def send(number: int) -> None:
         try:
-            statuses[number] = httpx.post(
+            statuses[number] = http.post(
                 f"{server.url}/predict", content=body, headers={"content-type": "application/json"}, timeout=120
             ).status_code
         except httpx.TransportError:

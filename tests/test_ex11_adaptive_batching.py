@@ -15,7 +15,9 @@ from bad_input import BAD_NPY, CAT, COFFEE, npy
 from PIL import Image
 
 from course.harness.load import Answer, at_once, tally
-from course.harness.submission import Server, Submission, expect
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 from serving.images import preprocess
 
 SERVICE = "ex11_adaptive_batching.py"

@@ -11,7 +11,8 @@ from small_models import small_model
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
 from course.harness.load import workers
-from course.harness.submission import Submission, expect
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 SERVICE = "ex12_gpu.py"
 WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")

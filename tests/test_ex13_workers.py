@@ -14,7 +14,9 @@ from bad_input import CAT, COFFEE
 from PIL import Image
 
 from course.harness.load import workers
-from course.harness.submission import Server, Submission, expect
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 from serving.cores import cores
 
 SERVICE = "ex13_workers.py"

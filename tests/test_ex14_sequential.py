@@ -9,7 +9,8 @@ from bad_input import CAT
 from image_service import assert_classifies, assert_refuses_bad_images
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness import http
+from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
 
@@ -36,7 +37,7 @@ def test_another_service_prepares_the_image(server):
     """While Preprocessing stands still, nothing is classified."""
     with under_load.stopped(server, "Preprocessing"):
         try:
-            got = httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
+            got = http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
         except httpx.ReadTimeout:
             got = None
     expect(

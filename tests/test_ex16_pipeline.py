@@ -10,7 +10,7 @@ from bad_input import CAT, IMAGES
 from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness.verdicts import expect
 from serving.images import preprocess
 from serving.model import best5, labels, softmax
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 import service_images as images
 from bad_input import CAT
@@ -26,8 +25,12 @@ from under_load import requests_in_work, wait_until
 from course import ROOT
 from course.base import docker
 from course.base.processes import free_port
+from course.harness import http
 from course.harness.load import Crowd, tally
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
+from course.harness.written import read
 from course.isolation import sandbox
 
 pytestmark = pytest.mark.timeout(images.PATIENCE)
@@ -315,7 +318,7 @@ class Stage:
     @property
     def told(self) -> list[list[str]]:
         """The recorded commands."""
-        return [json.loads(line) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+        return [json.loads(line) for line in read(self.notes).splitlines()] if self.notes.exists() else []
 
     def deploy(self, submission: Submission, *words: str):
         """Run the script as `make deploy` does."""
@@ -473,7 +476,7 @@ def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_reques
     container = instances(service)
     before = access_lines(container, "/classify")
     for _ in range(3):
-        httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+        http.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
     wait_until(lambda: access_lines(container, "/classify") >= before + 3, seconds=10)
     got = access_lines(container, "/classify") - before
     expect(

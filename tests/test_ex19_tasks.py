@@ -20,8 +20,11 @@ from PIL import Image
 from scripts import expect_one_sentence, expect_success
 
 from course.base.processes import free_port, left_behind, wait
+from course.harness import http
 from course.harness.load import ask, workers
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 SERVICE, CLIENT = "ex19_tasks.py", "ex19_client.py"
 ROUTE = "/classify_archive"
@@ -447,7 +450,7 @@ def lost(server) -> list[str]:
     wait_until(server, tasks[0], lambda state: state["total"] and some_done(state), "under way")
     workers(server)[0].kill()
     give_up = time.monotonic() + under_load.BACK_AGAIN
-    with httpx.Client() as client:
+    with http.Client() as client:
         while ask(client, server).status != 200:
             if time.monotonic() > give_up:
                 fail(f"After {under_load.BACK_AGAIN} s no worker has taken a killed one's place.{server.last_words()}")

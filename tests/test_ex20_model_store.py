@@ -15,7 +15,11 @@ from scripts import expect_one_sentence, expect_success
 
 from course import ROOT
 from course.harness.load import load, tally
-from course.harness.submission import Finished, Server, Submission, expect
+from course.harness.model_worker import LARGEST
+from course.harness.server import Server
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import expect
+from course.harness.written import beginning, read
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 
@@ -296,14 +300,15 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
     whole = tmp_path / "whole.tar"
     store.does("export", newer, whole)
     (tmp_path / "text.tar").write_text("no archive")
-    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "cut.tar").write_bytes(beginning(whole, min(LARGEST, whole.stat().st_size // 2)))
     with tarfile.open(tmp_path / "out.tar", "w") as hostile:
         entry = tarfile.TarInfo("../../../../escaped.txt")
         entry.size = 1
         hostile.addfile(entry, io.BytesIO(b"x"))
-    with tarfile.open(whole) as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
+    exported = io.BytesIO(read(whole, LARGEST))
+    with tarfile.open(fileobj=exported, mode="r:") as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
         for entry in good:
-            data = bytearray(good.extractfile(entry).read()) if entry.isfile() else b""
+            data = bytearray(good.extractfile(entry).read(LARGEST)) if entry.isfile() else b""
             if entry.name.endswith(".onnx"):
                 data[len(data) // 2] ^= 1
             changed.addfile(entry, io.BytesIO(data))

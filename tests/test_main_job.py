@@ -14,6 +14,7 @@ from typer.main import get_command
 from course import ROOT
 from course.base.processes import free_port, marked, running, wait
 from course.cli import app, main
+from course.harness import http
 from serving import Problem
 
 # `make test` hands its own flags on to every make below it; what is tested here is a make of its own.
@@ -28,7 +29,7 @@ def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: f
     give_up = time.monotonic() + deadline
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+            if http.get(f"{url}/readyz", timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
@@ -79,7 +80,7 @@ def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
             return
         urls = re.findall(r"http://localhost:\d+", said)
         assert len(urls) == 1 + len(words), said
-        assert all("Netron" in httpx.get(url).text for url in urls)
+        assert all("Netron" in http.get(url).text for url in urls)
         os.killpg(process.pid, signal.SIGINT)
         assert wait(process, 20) is not None
         assert not marked(process.mark)

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from bad_input import GREY
 from image_service import assert_still_serves
 
 from course.base.processes import left_behind, wait
+from course.harness import http
 from course.harness.load import CLIENTS, Answer, Crowd, ask, load, tally, workers
-from course.harness.submission import Server, expect, fail
+from course.harness.server import Server
+from course.harness.verdicts import expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
 PAUSE = 0.02  # seconds between a client's requests: a worker that starts meanwhile needs processor time, too
@@ -180,7 +181,7 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     folder: the MODELS_DIR of this server alone; it must hold model_b.onnx.
     """
     assert_still_serves(server, "before the load")
-    with httpx.Client(timeout=60) as client:
+    with http.Client(timeout=60) as client:
         before = ask(client, server)
     with load(server, pause=PAUSE) as answered:
         wait_for(answered, 5, server)

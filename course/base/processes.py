@@ -1,5 +1,6 @@
 """Starts processes so that they, and all that they start, can always be ended."""
 
+import errno
 import json
 import os
 import signal
@@ -22,6 +23,12 @@ from course.base.files import last_error
 
 class GraderFailure(RuntimeError):
     """The grader failed, not the submission: there is no verdict, and the submission is graded again."""
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception says nothing about a submission: this machine is short of something."""
+    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
 
 
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.

@@ -24,7 +24,8 @@ from rich.progress import Progress
 from course import ROOT
 from course.base.processes import marked, running, wait
 from course.given.benchmark import machine, new_folder
-from course.harness.submission import Server, Submission
+from course.harness.server import Server
+from course.harness.submission import Submission
 from course.loadtest import report
 from course.loadtest.ceiling import Work, within
 from course.loadtest.plan import Plan, Turn, Variant

@@ -18,7 +18,8 @@ from course import ROOT
 from course.base.manifest import exercises
 from course.base.processes import wait
 from course.harness.load import CLIENTS, Answer, load, workers
-from course.harness.submission import Server, Submission
+from course.harness.server import Server
+from course.harness.submission import Submission
 
 # Not exercise 12's, which needs a GPU, nor 20's, whose model is in BentoML's store.
 SERVICES = {one.number: one.service for one in exercises() if one.models and not one.no_image}

@@ -26,7 +26,8 @@ from course import ROOT
 from course.base import manifest
 from course.base.processes import MARK, end, marked
 from course.harness import worker
-from course.harness.submission import Finished, Submission, fail
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import fail
 
 # What a process can import and then fork. ONNX Runtime is not among them: its import starts a thread, which no child
 # has, and which every child would wait for at its end.

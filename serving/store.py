@@ -28,16 +28,16 @@ def stored(tag: str) -> bentoml.Model:
 
 
 def checked_file(model: bentoml.Model) -> Path:
-    """The ONNX file of a version, once it is found to be what was saved.
+    """The ONNX file of a version, after a look whether it is still what was saved.
 
     Raises:
-        BadModel: it is missing, or its sha256 is not the one in the version's metadata.
+        BadModel: it is missing, or its bytes are others than those whose sha256 is in the version's metadata.
     """
     path = Path(model.path_of(MODEL_FILE))
     if not path.is_file():
         raise BadModel(f"{model.tag} holds no {MODEL_FILE}: it was not saved by ex20_model_store.py.")
     if sha256(path) != model.info.metadata.get("sha256"):
-        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version, then save or import it again.")
+        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version and save or import it again.")
     return path
 
 

@@ -193,7 +193,7 @@ def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
         called="inputs and outputs of the optimised file",
         got=contract(after),
         expected=f"as in the original: {contract(before)}",
-        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them anew",
+        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them again",
     )
     expect(
         after.get_modelmeta().custom_metadata_map == before.get_modelmeta().custom_metadata_map,

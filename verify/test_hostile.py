@@ -309,7 +309,7 @@ def test_a_link_does_not_make_the_grader_read_for_the_student(hostile, tmp_path)
 
 
 def bomb(kind: str, path: Path) -> Path:
-    """An ONNX file that is a danger to whoever opens it."""
+    """An ONNX file that is a danger to the process that opens it."""
     if kind == "nodes":  # 2,000,000 nodes in 4 MB
         graph = b"\x0a\x00" * 2_000_000
         length = len(graph)

@@ -129,7 +129,7 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   PORT               the port of the service (3000)
 #:   IMAGE              image files for client (data/cat.png data/coffee.png)
 #:   MODEL              another classifier of torchvision, for export, serve and loadtest (resnet18)
-#:   SUBMISSION         a folder with other answers than solutions/; for grade also an archive
+#:   SUBMISSION         a folder to use instead of solutions/, such as exercises; for grade also an archive
 #:   FORCE=1, DIFF=1    solution: before your own passes; only what differs from yours
 #:   BROWSER=0          netron prints the address and opens no browser
 #:   QUICK=1            a short benchmark or optimize

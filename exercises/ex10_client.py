@@ -24,7 +24,7 @@ def ask(client: bentoml.SyncHTTPClient, image: bytes) -> dict:
     Raises:
         BentoMLException: the service failed.
     """
-    # TODO 0: client.classify(image). It raises BentoMLException, whose error_code is the status: a refusal (4xx) is an
+    # TODO 8: client.classify(image). It raises BentoMLException, whose error_code is the status: a refusal (4xx) is an
     # answer, a failure (5xx) is not.
     raise NotImplementedError("Send the image to the service.")
 

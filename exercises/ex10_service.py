@@ -17,27 +17,27 @@ from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
 from serving.tensors import as_batch
 
-# TODO: np.ndarray alone lets nearly anything through, and most of it ends in a 500. Tell callers what you
-# expect (Shape, DType from bentoml.validators) and check it (pydantic's BeforeValidator with as_batch).
+# TODO 1: np.ndarray alone lets nearly everything through, and most of it ends in a 500. Say what you expect (Shape and
+# DType from bentoml.validators), and check it (BeforeValidator from pydantic, with as_batch).
 ImageBatch = np.ndarray
-# Bytes, not Path or PIL.Image: for those BentoML would fetch any URL that a caller sends instead.
+# Bytes, not Path or PIL.Image: for these BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
 repair_logs()
 
 
-@bentoml.service  # TODO: bound the time of a request and how many may wait: traffic={...}
+@bentoml.service  # TODO 2: limit the time of a request and how many may wait: traffic={...}
 class ImageClassifierService:
     """Classifies images with resnet18, exported to ONNX, on ONNX Runtime."""
 
     @bentoml.on_deployment
     def check_model() -> None:
         """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
-        # TODO: open_model() raises BadModel with a sentence. Raise BentoMLException with it.
+        # TODO 3: open_model() raises BadModel with a sentence. Raise BentoMLException with it.
         return
 
     def __init__(self) -> None:
-        # TODO: open the model here, once for each worker, and keep its labels and weights.
+        # TODO 4: open the model here, once for each worker, and keep its labels and weights.
         self.session = None
 
     @bentoml.api
@@ -45,7 +45,7 @@ class ImageClassifierService:
         """Logits, (batch, 1000) float32, for 1 to 16 images.
         `image`: (batch, 3, 224, 224) numbers of any type, preprocessed and normalised as ImageNet models expect.
         """
-        # TODO: run the session on the batch.
+        # TODO 5: run the session on the batch.
         raise NotImplementedError("Answer the model's logits for the batch.")
 
     @bentoml.api
@@ -53,10 +53,10 @@ class ImageClassifierService:
         """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
         """
-        # TODO: open_image and preprocess the bytes, run the session, answer top5 and where the weights came from.
-        # open_image raises BadImage for what is no image: answer InvalidArgument with its sentence.
+        # TODO 6: open_image and preprocess the bytes, run the session, answer top5 and where the weights came from.
+        # open_image raises BadImage for what is not an image: raise InvalidArgument with its sentence.
         raise NotImplementedError("Answer the five best labels for the image file.")
 
 
-# TODO: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
+# TODO 7: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
 # ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={...})

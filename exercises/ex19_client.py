@@ -20,7 +20,7 @@ PATIENCE = 15  # seconds without a response; a worker that died is replaced by t
 
 def submit(client: httpx.Client, archive: bytes) -> str:
     """Submit a zip archive as a task, and return the task's id."""
-    # TODO 0: POST the archive to /classify_archive/submit. answer_of(response) is the JSON of a response.
+    # TODO 13: POST the archive to /classify_archive/submit. answer_of(response) is the JSON of a response.
     raise NotImplementedError("Submit the archive.")
 
 
@@ -30,26 +30,26 @@ def states(client: httpx.Client, task: str) -> Iterator[dict]:
     Raises:
         httpx.TransportError: the service has not responded for PATIENCE seconds.
     """
-    # TODO 0: POST {"task_id": task} to /progress, yield the state, sleep 0.1 s. A worker that dies is replaced within
+    # TODO 14: POST {"task_id": task} to /progress, yield the state, sleep 0.1 s. A worker that dies is replaced within
     # seconds: raise httpx.TransportError only after PATIENCE seconds without a response.
     raise NotImplementedError("Ask for the progress until the task has ended.")
 
 
 def cancel(client: httpx.Client, task: str) -> dict:
     """Cancel a task, and return its state."""
-    # TODO 0: POST {"task_id": task} to /cancel.
+    # TODO 15: POST {"task_id": task} to /cancel.
     raise NotImplementedError("Cancel the task.")
 
 
 def result(client: httpx.Client, task: str) -> dict:
     """What a completed task returned."""
-    # TODO 0: GET /classify_archive/get with the parameter task_id.
+    # TODO 16: GET /classify_archive/get with the parameter task_id.
     raise NotImplementedError("Fetch the result.")
 
 
 def retry_task(client: httpx.Client, task: str) -> str:
     """Run a failed task again, and return the id of the new task. Optional: step 2 of the exercise."""
-    # TODO 0: optional, step 2: POST /classify_archive/retry with the parameter task_id.
+    # TODO 17: optional, step 2: POST /classify_archive/retry with the parameter task_id.
     raise NotImplementedError("Retry the task.")
 
 

@@ -24,7 +24,7 @@ def add_options(parser) -> None:
 
 @events.test_start.add_listener
 def prepare(environment, **_) -> None:
-    """Prepare the request, once for each process: what a caller computes would be missing to the server beside it."""
+    """Prepare the request once for each process: a caller that computes takes processor time from the server."""
     Caller.request = request_for(environment.parsed_options.payload)
 
 
@@ -54,9 +54,9 @@ def request_for(payload: str) -> dict:
     }
 
 
-# FastHttpUser costs a fraction of HttpUser's processor time, which the server has the more.
+# FastHttpUser needs a fraction of HttpUser's processor time, and leaves the rest to the server.
 class Caller(FastHttpUser):
-    """Sends the next request as soon as the last one was answered: no `wait_time`, which would hide a fast server."""
+    """Sends the next request as soon as it has the answer to the last one: a `wait_time` would hide a fast server."""
 
     request: dict
 

@@ -23,7 +23,7 @@ def stored(tag: str) -> bentoml.Model:
     except (BentoMLException, ValueError) as error:
         reason = str(error).split(", you may need to run")[0]
         raise BadModel(
-            f"There is no one model {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
+            f"No single model matches {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
         ) from error
 
 
@@ -37,7 +37,7 @@ def checked_file(model: bentoml.Model) -> Path:
     if not path.is_file():
         raise BadModel(f"{model.tag} holds no {MODEL_FILE}: it was not saved by ex20_model_store.py.")
     if sha256(path) != model.info.metadata.get("sha256"):
-        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version and save or import it anew.")
+        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version and save or import it again.")
     return path
 
 

@@ -1,30 +1,37 @@
-"""What BentoML 1.4.39's tasks leave out: large bodies, a bound on how many run, tasks whose worker died."""
+"""What BentoML's tasks leave out: large bodies, a limit on how many run, progress, tasks whose worker died."""
 
 import asyncio
 import signal
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import anyio
+import bentoml
 from bentoml.exceptions import NotFound
+from bentoml.validators import ContentType
+from pydantic import AfterValidator
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.bentoml_repairs import fail_lost_tasks as fail_lost_tasks  # for exercise 19
 from serving.bentoml_repairs import task_store
 
+REMEMBERED = 1_000  # tasks
+
 
 class TaskBodies:
-    """ASGI middleware: writes the body of a task into a file and bounds how many tasks there are at a time.
+    """ASGI middleware: writes the body of a task into a file and limits how many tasks there are at a time.
 
     BentoML keeps each submitted body for a day: as base64 in JSON in SQLite, encoded in the event loop, which
-    answers nobody meanwhile (64 MiB: three quarters of a second). With this, it keeps the name of a file: the API's
-    argument is those few bytes, which body_file() turns into a path. The API deletes the file when it is done
-    with it; while the file is there, the task can be retried.
+    answers no other request meanwhile (64 MiB: three quarters of a second). With TaskBodies, BentoML keeps the name
+    of a file: the API's argument is this name, which body_file() turns into a path. The API deletes the file when it
+    no longer needs it; until then, the task can be retried.
 
-    Too large a body is answered with 413, a form with 415, none with 400, one task too many with 429. A call
-    of the task's own route, which would wait for the result, is answered with 405.
+    The response to a body that is too large is 413, to a form 415, to an empty body 400, to one task too many 429,
+    and to a call of the task's own route, which would wait for the result, 405.
     """
 
     def __init__(self, app: ASGIApp, route: str, max_bytes: int, max_tasks: int) -> None:
@@ -38,8 +45,8 @@ class TaskBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in (self.route, self.submit, self.retry):
             return await self.app(scope, receive, send)
-        if scope["path"] == self.route:  # BentoML lets any task be called and waited for as well
-            problem = f"expected POST {self.submit}: this takes long, and is done as a task"
+        if scope["path"] == self.route:  # BentoML also lets callers wait for any task
+            problem = f"expected POST {self.submit}: this takes long, so it is a task"
             return await JSONResponse({"error": problem}, 405)(scope, receive, send)
         if self.tasks >= self.max_tasks:
             problem = f"expected at most {self.max_tasks} tasks at a time: try again when one has ended"
@@ -54,7 +61,7 @@ class TaskBodies:
             self.tasks -= 1
 
     async def _keep_body(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
-        """Write the body into a new file; what gives BentoML the file's name as the body, None where it is refused."""
+        """Write the body into a new file. Returns what gives BentoML the file's name as the body, or None if it is refused."""
         if dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/"):
             problem = "expected the archive itself as the body, got a form (curl: --data-binary @FILE, not -F)"
             return await JSONResponse({"error": problem}, 415)(scope, receive, send)
@@ -91,27 +98,99 @@ class TaskBodies:
 
 
 def body_file(name: bytes) -> Path:
-    """Where TaskBodies wrote the body that BentoML hands on under this name."""
-    return bodies_folder() / uuid.UUID(name.decode()).hex  # nothing but such a name, least of all a path
+    """The file into which TaskBodies wrote the body that BentoML passes on under this name."""
+    return bodies_folder() / uuid.UUID(name.decode()).hex  # only such a name, never a path
 
 
 def bodies_folder() -> Path:
-    """Beside BentoML's own store of tasks, and like it emptied at start."""
+    """The folder of the bodies: beside BentoML's own store of tasks, and empty at the start like that one."""
     return task_store().with_name("task_bodies")
 
 
-def forget_bodies() -> None:
-    """Empty the folder. Call this under @bentoml.on_deployment: BentoML forgets its tasks at the same moment."""
-    bodies_folder().mkdir(parents=True, exist_ok=True)
-    for left in bodies_folder().iterdir():
-        left.unlink()
+# The argument of a task that takes an archive: what arrives is the name that TaskBodies gave to the archive's file.
+Archive = Annotated[bytes, ContentType("application/zip"), AfterValidator(body_file)]
+
+
+class HasTaskBodies:
+    """A base class for a service with TaskBodies: at the start it deletes bodies, as BentoML deletes its tasks."""
+
+    @bentoml.on_deployment
+    def delete_bodies() -> None:
+        """Runs once, before the worker."""
+        bodies_folder().mkdir(parents=True, exist_ok=True)
+        for left in bodies_folder().iterdir():
+            left.unlink()
+
+
+@dataclass
+class Task:
+    """How far the work on one archive is."""
+
+    status: str = "pending"  # then in_progress; at the end completed, failed or canceled: BentoML's words
+    files: list[dict] = field(default_factory=list)  # one entry for each file that is done
+    total: int | None = None
+    error: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status not in ("pending", "in_progress")
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """Set how the task ended, unless it has ended already."""
+        if not self.has_ended:
+            self.status, self.error = status, error
+
+    def cancel(self) -> None:
+        """Stop the work: at once while it waits for its turn, otherwise after the current image."""
+        if not self.has_ended:
+            self.end("canceled", f"canceled after {len(self.files)} of {self.total or 'all'} files")
+            self.scope.cancel()
+
+    def state(self) -> dict:
+        """What /progress returns."""
+        return {"status": self.status, "done": len(self.files), "total": self.total, "error": self.error}
+
+
+class Tasks(dict[str, Task]):
+    """The tasks of a service's one worker, by id. It keeps the last 1,000; BentoML keeps their results for a day."""
+
+    stopping = False
+
+    def begin(self, task_id: str) -> Task:
+        """The task that begins now. It is cancelled if somebody cancelled it before, or if the service stops."""
+        ended = [other for other, task in self.items() if task.has_ended]
+        for old in ended[: max(0, len(self) - REMEMBERED)]:
+            del self[old]
+        task = self.setdefault(task_id, Task())
+        if self.stopping:
+            task.cancel()
+        return task
+
+    async def find(self, task_id: str) -> Task:
+        """The task with an id that `submit` returned.
+
+        Raises:
+            NotFound: there is no such task; BentoML answers 404.
+        """
+        if task_id not in self:
+            status = await stored_status(task_id)
+            if status != "in_progress":  # it ended long ago
+                return Task(status)
+        return self.setdefault(task_id, Task())  # BentoML has stored it, but not begun it yet
+
+    def cancel_all(self) -> None:
+        """Cancel every task, and those that begin from now on: nobody can fetch results from a service that ends."""
+        self.stopping = True
+        for task in self.values():
+            task.cancel()
 
 
 async def stored_status(task_id: str) -> str:
-    """What BentoML has written down about a task: in_progress, completed, failed or canceled.
+    """What BentoML has stored about a task: in_progress, completed, failed or canceled.
 
     Raises:
-        NotFound: there is no such task; answered with 404.
+        NotFound: there is no such task.
     """
     from _bentoml_impl.tasks import Sqlite3Store
 
@@ -123,7 +202,7 @@ async def stored_status(task_id: str) -> str:
 
 
 def before_sigterm(call: Callable[[], None]) -> None:
-    """Call a function in the event loop when this worker is told to end; BentoML then waits for what runs."""
+    """Call a function in the event loop when this worker gets SIGTERM; after it, BentoML waits for what still runs."""
     loop, handle = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: object) -> None:

@@ -11,8 +11,11 @@ from PIL import Image
 from small_models import small_model
 from under_load import metric, stopped, wait_until
 
+from course.harness import http
 from course.harness.load import CLIENTS, answers, ask, tally
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
@@ -36,7 +39,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
     with stopped(server, service):
         for path in ("/readyz", "/livez"):
             try:
-                statuses[path] = httpx.get(server.url + path, timeout=8).status_code
+                statuses[path] = http.get(server.url + path, timeout=8).status_code
             except httpx.HTTPError as error:
                 statuses[path] = repr(error)
     expect(
@@ -46,7 +49,7 @@ def assert_ready_only_with(server: Server, service: str) -> None:
         expected="503 and 200, each within 8 s",
         hint="async def __is_ready__(self): return await all_ready(...), from serving.service, with every dependency",
     )
-    if not wait_until(lambda: httpx.get(f"{server.url}/readyz", timeout=20).is_success, seconds=20):
+    if not wait_until(lambda: http.get(f"{server.url}/readyz", timeout=20).is_success, seconds=20):
         fail(f"GET /readyz still says no 20 s after {service} goes on.{server.last_words()}")
 
 
@@ -59,7 +62,7 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
 
     def classify() -> None:
         begun = time.monotonic()
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             took.append((ask(client, server, body=body), time.monotonic() - begun))
 
     thread = threading.Thread(target=classify)
@@ -114,7 +117,7 @@ def assert_asks_both(server: Server, late: str, early: str) -> None:
     before = requests_counted(server, early)
     with stopped(server, late):
         thread = threading.Thread(
-            target=lambda: given.append(httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
+            target=lambda: given.append(http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
         )
         thread.start()
         answered = wait_until(lambda: requests_counted(server, early) > before, seconds=10)

@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from course import ROOT
 from course.base import docker
-from course.harness.submission import Submission, fail
+from course.harness.submission import Submission
+from course.harness.verdicts import fail
 from course.images.build import lend_wheels
 from serving import Problem
 

@@ -9,7 +9,9 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 from serving.images import preprocess
 from serving.model import labels, top5
 
@@ -155,7 +157,7 @@ def assert_refuses_json(server: Server, kind: str, body: bytes | str, hint: str)
 def assert_refuses_bad_tensors(server: Server) -> None:
     """POST /predict with every tensor and every JSON that it cannot take."""
     for kind, body in [*((kind, bad_tensor(kind)) for kind in BAD_TENSORS), *BAD_JSON.items()]:
-        assert_refuses_json(server, kind, body, "BeforeValidator(as_batch) in the annotation of `image`.")
+        assert_refuses_json(server, kind, body, "image: ImageBatch, from serving.service, checks it.")
     assert_still_serves(server, "after bad tensors")
 
 

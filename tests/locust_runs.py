@@ -16,7 +16,10 @@ from PIL import Image
 
 from course import ROOT
 from course.base.processes import wait
-from course.harness.submission import Log, Submission, expect, fail
+from course.harness import written
+from course.harness.server import Log
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 FILE = "locustfiles/ex11_locustfile.py"
 PATHS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
@@ -87,7 +90,7 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     with submission.running(command, cwd=ROOT, env=None, log=log_file, folders=folders) as process:
         code = wait(process, 60)
     log = Log(log_file).read_text()
-    samples = json.loads((folder / "samples.json").read_text()) if (folder / "samples.json").exists() else None
+    samples = json.loads(written.read(folder / "samples.json")) if (folder / "samples.json").exists() else None
     if not samples or not samples["ends"]:
         reason = [line for line in log.splitlines() if "Error" in line or "ERROR" in line] or log.splitlines()[-5:]
         fail(f"locust -f {FILE} {' '.join(options)} sent nothing. It says: {reason[-1] if reason else 'nothing'}")

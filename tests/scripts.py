@@ -1,6 +1,7 @@
 """What a test expects of a script that has ended."""
 
-from course.harness.submission import Finished, expect
+from course.harness.submission import Finished
+from course.harness.verdicts import expect
 
 
 def expect_success(finished: Finished, *words: str, called: str, expected: str, hint: str) -> None:

@@ -14,7 +14,9 @@ from image_builds import container
 
 from course import ROOT
 from course.base import docker
-from course.harness.submission import Submission, expect, fail
+from course.harness import http
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import best5, labels, open_model, softmax
@@ -92,7 +94,7 @@ def best_labels(*models: Path) -> list[str]:
 def assert_classifies(container: docker.Container, wanted: list[str], called: str) -> None:
     """POST /classify answers with these labels, best first."""
     try:
-        answer = httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+        answer = http.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
         got = [one["label"] for one in answer.json()["predictions"]] if answer.status_code == 200 else answer.text
     except (httpx.HTTPError, ValueError, LookupError) as error:
         got = repr(error)

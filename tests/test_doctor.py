@@ -31,7 +31,7 @@ def doctor(copy: Copy, *words: str) -> tuple[int, dict[str, str]]:
 
 
 def test_what_is_well(copy):
-    """Also with a model that has random weights: it is said, and it is no fault."""
+    """A model with random weights is noted, and is not a fault."""
     small_model(copy.folder / "models" / "resnet18.onnx")
     code, lines = doctor(copy)
     assert code == 0
@@ -49,7 +49,7 @@ def test_without_an_environment(copy):
 
 
 def test_with_half_an_environment(copy):
-    """Setup ended while pip was at work: a Python, hardly a package, no stamp."""
+    """Setup ended while pip was at work: there is a Python, hardly a package, no stamp."""
     (copy.folder / ".venv").unlink()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy.folder / ".venv"], check=True, timeout=120)
     (copy.folder / "models" / "resnet18.onnx").write_bytes(b"some model")
@@ -132,7 +132,7 @@ def test_a_model_that_is_missing_or_broken(copy):
     ids=["none", "runs", "not_allowed", "no_daemon"],
 )
 def test_docker_as_its_command_answers(copy, docker, found, fix):
-    """A command of that name stands in: a test cannot take the real daemon away. Without Docker much can be done."""
+    """A script stands in for docker: a test cannot stop the real engine. Without Docker the exit code is still 0."""
     tools = copy.folder / "bin"
     tools.mkdir()
     for name in ("make", "sh", "awk"):

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from scripts import expect_success
 
-from course.harness import model_files
-from course.harness.submission import Submission, expect
+from course.harness import model_files, written
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 SEED = 3
 
@@ -156,7 +157,7 @@ def test_a_model_that_fails_the_comparison_replaces_nothing(submission, export, 
     finished = submission.run(
         "ex01_export.py", "--exporter", "torchscript", "--weights", checkpoint, "--output", output
     )
-    left = {file.name: file.read_bytes()[:30] for file in output.parent.iterdir()}
+    left = {file.name: written.beginning(file, 30) for file in output.parent.iterdir()}
     expect(
         finished.code != 0 and left == {"resnet18.onnx": b"the model of yesterday"},
         called="python ex01_export.py --weights nan.pth, a checkpoint whose weights are all NaN",

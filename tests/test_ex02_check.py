@@ -8,7 +8,8 @@ from scripts import expect_one_sentence
 from small_models import small_model
 
 from course import ROOT
-from course.harness.submission import Submission, expect
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 CAT = ROOT / "data" / "cat.png"
 

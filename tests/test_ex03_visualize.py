@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -18,8 +17,9 @@ from scripts import expect_one_sentence
 from small_models import small_model
 
 from course.base.processes import wait
-from course.harness import model_files
-from course.harness.submission import Submission, expect, fail
+from course.harness import http, model_files, written
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 from serving.model import softmax
 
 FILE = "ex03_visualize.py"
@@ -148,9 +148,9 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(submission, tmp_path,
     with submission.start(FILE, *models, "--no-browser") as process:
         urls = urls_of(process, 2)
         for model, url in zip(models, urls, strict=True):
-            page = httpx.get(url).text
+            page = http.get(url).text
             file = re.search(r'<meta name="file" content="(.*?)">', page)
-            got = httpx.get(url + file[1]).content if file else b""
+            got = http.get(url + file[1]).content if file else b""
             expect(
                 "Netron" in page and got == model.read_bytes(),
                 called=f"GET {url}, which shows {model.name}",
@@ -158,7 +158,7 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(submission, tmp_path,
                 expected=f"netron's page with {model.name}, {model.stat().st_size} bytes",
                 hint="view(models, port, browser) of course.given.netron does this",
             )
-            outside = httpx.get(f"{url}/data/{models[0].name if model is models[1] else models[1].name}").status_code
+            outside = http.get(f"{url}/data/{models[0].name if model is models[1] else models[1].name}").status_code
             assert outside == 404, "only the model is served from its folder"
         os.killpg(process.pid, stop)
         code, output = wait(process, 10), process.log.read_text()
@@ -191,7 +191,7 @@ def test_opens_a_browser_unless_told_not_to(submission, tmp_path, wanted):
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
 
     def opened() -> list[str]:
-        return note.read_text().split() if note.exists() else []
+        return written.read(note).decode().split() if note.exists() else []
 
     model = small_model(tmp_path / "one.onnx")
     options = [] if wanted else ["--no-browser"]

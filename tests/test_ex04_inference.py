@@ -10,7 +10,8 @@ from scripts import expect_success
 from small_models import LABELS, small_model
 
 from course import ROOT
-from course.harness.submission import Submission, expect
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 from serving.images import open_image
 from serving.images import preprocess as reference_preprocess  # test_serving_images.py compares it with torchvision
 from serving.model import softmax as reference_softmax

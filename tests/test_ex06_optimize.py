@@ -11,8 +11,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from course.harness import model_files
-from course.harness.submission import Submission, expect
+from course.harness import model_files, written
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 FILE = "ex06_optimize.py"
 AGREEMENT = 1e-4
@@ -148,7 +149,7 @@ def test_saves_the_optimised_graph(submission, model, tmp_path):
 
 
 @pytest.mark.points(1)
-def test_each_level_is_heeded(submission, model, tmp_path):
+def test_each_level_is_used(submission, model, tmp_path):
     constants = {"disable": "ORT_DISABLE_ALL", "all": "ORT_ENABLE_ALL", "layout": "ORT_ENABLE_LAYOUT"}
     for level in ("disable", "basic", "extended", "layout", "all"):
         output = tmp_path / f"{level}.onnx"
@@ -192,7 +193,7 @@ def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
         called="inputs and outputs of the optimised file",
         got=contract(after),
         expected=f"as in the original: {contract(before)}",
-        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them anew",
+        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them again",
     )
     expect(
         after.get_modelmeta().custom_metadata_map == before.get_modelmeta().custom_metadata_map,
@@ -225,7 +226,7 @@ def test_a_model_that_answers_otherwise_replaces_nothing(submission, tmp_path):
         got = submission.call(FILE, "optimize", model_path=model, level="extended", output=output)
     except pytest.fail.Exception as failure:
         got = str(failure)
-    left = {file.name: file.read_bytes()[:30] for file in output.parent.iterdir()}
+    left = {file.name: written.beginning(file, 30) for file in output.parent.iterdir()}
     expect(
         isinstance(got, str) and "raised Problem" in got and left == {output.name: b"the model of yesterday"},
         called="optimize('noisy.onnx', ...), a model whose answers differ from run to run",
@@ -378,12 +379,11 @@ def test_reports_every_level(submission, tmp_path):
     assert ("'all' is tied to this kind of processor" in finished.output) == tied
     assert "'extended' is tied" not in finished.output
     assert sorted(file.name for file in output.iterdir()) == ["first_block.png", "measurements.json", "table.csv"]
-    assert (output / "first_block.png").read_bytes().startswith(b"\x89PNG")
-    with (output / "table.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    assert written.beginning(output / "first_block.png", 4) == b"\x89PNG"
+    rows = list(csv.DictReader(written.read(output / "table.csv").decode().splitlines()))
     assert [row["runtime"] for row in rows] == [*levels, "at load"]
     assert all(float(row["median_ms"]) > 0 for row in rows)
-    turns = json.loads((output / "measurements.json").read_text())["turns"]
+    turns = json.loads(written.read(output / "measurements.json"))["turns"]
     assert len({turn["pid"] for turn in turns}) == len(turns) == 12, "each turn in a process of its own"
     assert [turn["runtime"] for turn in turns[:6]] == [*levels, "at load"]
     assert [turn["runtime"] for turn in turns[6:]] == [*levels[1:], "at load", "disable"], "taken in turn"

@@ -11,7 +11,8 @@ import pytest
 from scripts import expect_one_sentence, expect_success
 from small_models import small_model
 
-from course.harness.submission import Submission, expect
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 FILE, CPU = "ex07_providers.py", "CPUExecutionProvider"
 MISSING = next(name for name in ort.get_all_providers() if name not in ort.get_available_providers())

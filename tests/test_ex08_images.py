@@ -17,7 +17,8 @@ from image_builds import PATIENCE, build, container, make_context
 
 from course import ROOT
 from course.base import docker
-from course.harness.submission import expect, fail
+from course.harness import http
+from course.harness.verdicts import expect, fail
 from serving import Problem
 from serving.images import open_image, preprocess
 from serving.model import labels, open_model, top5
@@ -84,7 +85,7 @@ def ready(container: docker.Container, **options) -> None:
 
 def classify(container: docker.Container) -> list[dict]:
     try:
-        answer = httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+        answer = http.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
     except httpx.HTTPError as error:
         fail(f"POST /classify got no answer: {error!r}. {container.last_words()}")
     expect(

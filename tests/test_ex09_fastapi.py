@@ -10,25 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import image_service
 import numpy as np
 import pytest
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
-from image_service import (
-    assert_classifies,
-    assert_predicts,
-    assert_refused,
-    assert_refuses_bad_image,
-    assert_refuses_json,
-    assert_refuses_too_much,
-    assert_still_serves,
-    bad_tensor,
-    post_json,
-    tensor,
-)
 
 from course import ROOT
 from course.base.processes import free_port, left_behind, wait
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness import http
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
 
 FILE = "ex09_fastapi.py"
 
@@ -44,26 +36,28 @@ def server(submission: Submission, fresh_models_dir: Path):
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, session):
-    assert_predicts(server, session, tensor(CAT), "POST /predict with one preprocessed photograph as JSON")
+    image_service.assert_predicts(
+        server, session, image_service.tensor(CAT), "POST /predict with one preprocessed photograph as JSON"
+    )
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
 def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224)).astype(dtype)
-    assert_predicts(server, session, images, f"POST /predict with five images of {dtype} numbers")
+    image_service.assert_predicts(server, session, images, f"POST /predict with five images of {dtype} numbers")
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
-    assert_classifies(server, session, image)
+    image_service.assert_classifies(server, session, image)
 
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
-    assert_classifies(server, session, kind)
+    image_service.assert_classifies(server, session, kind)
 
 
 @pytest.mark.points(0.5)
@@ -86,9 +80,9 @@ def test_classify_says_where_the_weights_came_from(server):
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_TENSORS)
 def test_predict_refuses_bad_tensors(server, kind):
-    response = post_json(server, bad_tensor(kind))
+    response = image_service.post_json(server, image_service.bad_tensor(kind))
     called = f"POST /predict with {kind.replace('_', ' ')}"
-    assert_refused(server, called, response)
+    image_service.assert_refused(server, called, response)
     expect(
         len(response.content) < 1000,
         called=called,
@@ -102,14 +96,14 @@ def test_predict_refuses_bad_tensors(server, kind):
 @pytest.mark.parametrize("kind", BAD_JSON)
 def test_predict_refuses_bad_json(server, kind):
     hint = "FastAPI does this where `image` is a declared parameter: Body(embed=True)."
-    assert_refuses_json(server, kind, BAD_JSON[kind], hint)
-    assert_still_serves(server, "after bad JSON")
+    image_service.assert_refuses_json(server, kind, BAD_JSON[kind], hint)
+    image_service.assert_still_serves(server, "after bad JSON")
 
 
 @pytest.mark.points(0.05)
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_classify_refuses_what_is_no_image(server, kind):
-    assert_refuses_bad_image(server, kind)
+    image_service.assert_refuses_bad_image(server, kind)
 
 
 @pytest.mark.points(0.25)
@@ -117,7 +111,7 @@ def test_classify_refuses_what_is_no_image(server, kind):
 @pytest.mark.parametrize(("path", "megabytes"), [("/classify", 11), ("/predict", 65)], ids=["classify", "predict"])
 def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     """10 MiB for an image, 64 MiB for a tensor; whether or not the caller says beforehand how long it is."""
-    assert_refuses_too_much(server, path, megabytes, announced)
+    image_service.assert_refuses_too_much(server, path, megabytes, announced)
 
 
 @pytest.mark.points(0.125)
@@ -125,7 +119,9 @@ def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=x"])
 def test_refuses_forms(server, path, content_type):
     response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
-    assert_refused(server, f"POST {path} with the content type {content_type}", response, statuses=(400, 415))
+    image_service.assert_refused(
+        server, f"POST {path} with the content type {content_type}", response, statuses=(400, 415)
+    )
 
 
 # ------------------------------------------------------------------------------ liveness, readiness, the event loop
@@ -142,6 +138,8 @@ HELD, WHAT = Path(os.environ["HELD"]), os.environ["WHAT"]
 
 def held(what, original):
     def method(*arguments, **options):
+        if what == "run" and not (HELD / "ready").exists():
+            return original(*arguments, **options)  # a trial, before the application is ready
         (HELD / f"{what}-{time.monotonic_ns()}").touch()
         while what == WHAT and not (HELD / "go").exists():
             time.sleep(0.02)
@@ -184,7 +182,7 @@ def answer(server: Server, path: str, patience: float = 15) -> int | str:
     give_up = time.monotonic() + patience
     while time.monotonic() < give_up:
         try:
-            return httpx.get(server.url + path, timeout=patience).status_code
+            return http.get(server.url + path, timeout=patience).status_code
         except httpx.ConnectError:
             time.sleep(0.1)  # not listening yet
         except httpx.TransportError as error:
@@ -224,7 +222,7 @@ def test_is_alive_but_not_ready_while_the_model_is_loaded(submission, fresh_mode
             expected="200",
             hint=f"keep the session where /readyz looks for it.{server.last_words()}",
         )
-        assert_still_serves(server, "once ready")
+        image_service.assert_still_serves(server, "once ready")
 
 
 @contextmanager
@@ -235,7 +233,7 @@ def in_the_background(server: Server, held: Held) -> Iterator[dict[int, int]]:
 
     def send(number: int) -> None:
         try:
-            statuses[number] = httpx.post(
+            statuses[number] = http.post(
                 f"{server.url}/predict", content=body, headers={"content-type": "application/json"}, timeout=120
             ).status_code
         except httpx.TransportError:
@@ -256,6 +254,7 @@ def in_the_background(server: Server, held: Held) -> Iterator[dict[int, int]]:
 def test_answers_others_while_the_model_runs_and_loads_it_once(submission, fresh_models_dir, tmp_path):
     held = Held(tmp_path, "run", fresh_models_dir)
     with submission.serve_app(FILE, env=held.env) as server:
+        (held.folder / "ready").touch()
         with in_the_background(server, held) as statuses:
             held.wait_until_held(server)
             got = [answer(server, path) for path in ("/livez", "/readyz", "/livez")]
@@ -345,4 +344,4 @@ def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with submission.serve_app(FILE, env=poisoned) as server:
-        assert_still_serves(server, "where torch and torchvision cannot be imported")
+        image_service.assert_still_serves(server, "where torch and torchvision cannot be imported")

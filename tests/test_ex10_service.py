@@ -7,31 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import bentoml
+import image_service
 import numpy as np
 import pytest
 import under_load
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
 from bentoml.exceptions import BentoMLException
-from image_service import (
-    assert_classifies,
-    assert_does_not_start,
-    assert_logits,
-    assert_predicts,
-    assert_refused,
-    assert_refuses_bad_image,
-    assert_refuses_json,
-    assert_refuses_too_much,
-    assert_still_serves,
-    bad_tensor,
-    best_five,
-    post_json,
-    tensor,
-)
 from PIL import Image
 
 from course import ROOT
 from course.base.processes import free_port
-from course.harness.submission import Submission, expect
+from course.harness import http
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 
@@ -76,7 +64,9 @@ def server(submission: Submission, own_models: Path, proxy: tuple[int, list]):
 
 @pytest.mark.points(1.5)
 def test_predict_answers_the_models_logits(server, session):
-    assert_predicts(server, session, tensor(CAT), "POST /predict with one preprocessed photograph as JSON")
+    image_service.assert_predicts(
+        server, session, image_service.tensor(CAT), "POST /predict with one preprocessed photograph as JSON"
+    )
 
 
 @pytest.mark.points(0.5)
@@ -85,11 +75,17 @@ def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224)).astype(dtype)
     called = f"SyncHTTPClient(url).predict(image={dtype} array of shape (5, 3, 224, 224))"
     try:
-        with bentoml.SyncHTTPClient(server.url, timeout=60) as client:
+        with BentoClient(server.url, timeout=60) as client:
             got = client.predict(image=images)
     except (BentoMLException, AttributeError, TypeError) as error:
         got = error
-    assert_logits(got, session.run(None, {"input": images.astype("float32")})[0], called, server)
+    image_service.assert_logits(got, session.run(None, {"input": images.astype("float32")})[0], called, server)
+
+
+class BentoClient(bentoml.SyncHTTPClient):
+    """BentoML's, with the bounds of every client of the tests."""
+
+    client_cls = http.Client
 
 
 # ------------------------------------------------------------------------------ the image API
@@ -98,7 +94,7 @@ def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
 @pytest.mark.points(1)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, session, image):
-    assert_classifies(server, session, image)
+    image_service.assert_classifies(server, session, image)
 
 
 @pytest.mark.points(0.5)
@@ -116,7 +112,7 @@ def test_classify_says_where_the_weights_came_from(server):
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_classify_takes_every_kind_of_image(server, session, kind):
-    assert_classifies(server, session, kind)
+    image_service.assert_classifies(server, session, kind)
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -125,21 +121,25 @@ def test_classify_takes_every_kind_of_image(server, session, kind):
 @pytest.mark.points(0.1)
 @pytest.mark.parametrize("kind", BAD_TENSORS)
 def test_predict_refuses_bad_tensors(server, kind):
-    assert_refused(server, f"POST /predict with {kind.replace('_', ' ')}", post_json(server, bad_tensor(kind)))
+    image_service.assert_refused(
+        server,
+        f"POST /predict with {kind.replace('_', ' ')}",
+        image_service.post_json(server, image_service.bad_tensor(kind)),
+    )
 
 
 @pytest.mark.points(0.1)
 @pytest.mark.parametrize("kind", BAD_JSON)
 def test_predict_refuses_bad_json(server, kind):
     hint = "BentoML does this where `image` is a declared argument."
-    assert_refuses_json(server, kind, BAD_JSON[kind], hint)
-    assert_still_serves(server, "after bad JSON")
+    image_service.assert_refuses_json(server, kind, BAD_JSON[kind], hint)
+    image_service.assert_still_serves(server, "after bad JSON")
 
 
 @pytest.mark.points(0.2)
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_classify_refuses_what_is_no_image(server, kind):
-    assert_refuses_bad_image(server, kind)
+    image_service.assert_refuses_bad_image(server, kind)
 
 
 @pytest.mark.points(0.5)
@@ -147,7 +147,7 @@ def test_classify_refuses_what_is_no_image(server, kind):
 @pytest.mark.parametrize(("path", "megabytes"), [("/classify", 11), ("/predict", 65)], ids=["classify", "predict"])
 def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     """10 MiB for an image, 64 MiB for a tensor; whether or not the caller says beforehand how long it is."""
-    assert_refuses_too_much(server, path, megabytes, announced)
+    image_service.assert_refuses_too_much(server, path, megabytes, announced)
 
 
 @pytest.mark.points(0.1)
@@ -156,7 +156,7 @@ def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
     "content_type", ["multipart/form-data", "multipart/form-data; boundary=x", "application/vnd.bentoml+pickle"]
 )
 def test_refuses_forms_and_pickles(server, path, content_type):
-    assert_still_serves(server, "before that")
+    image_service.assert_still_serves(server, "before that")
     response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
     expect(
         response.status_code in (400, 415),
@@ -165,7 +165,7 @@ def test_refuses_forms_and_pickles(server, path, content_type):
         expected="415 (or 400)",
         hint="add_asgi_middleware(RequestLimits, ...) refuses forms before BentoML parses them",
     )
-    assert_still_serves(server, f"after a body of type {content_type}")
+    image_service.assert_still_serves(server, f"after a body of type {content_type}")
 
 
 @pytest.mark.points(1)
@@ -189,7 +189,7 @@ def test_never_fetches_a_url_for_a_caller(server, proxy):
         expected="none: only a caller named these addresses",
         hint="take bytes; for an argument of type Path or Image, BentoML fetches any URL that it is given",
     )
-    assert_still_serves(server, "after URLs")
+    image_service.assert_still_serves(server, "after URLs")
 
 
 # ------------------------------------------------------------------------------ start and stop
@@ -200,7 +200,7 @@ def test_never_fetches_a_url_for_a_caller(server, proxy):
 def test_does_not_start_without_a_model(submission, tmp_path, kind):
     if kind == "broken":
         (tmp_path / "resnet18.onnx").write_bytes(b"\x08\x0a" + b"not a model" * 100)
-    assert_does_not_start(submission, SERVICE, {"MODELS_DIR": str(tmp_path)}, "resnet18.onnx")
+    image_service.assert_does_not_start(submission, SERVICE, {"MODELS_DIR": str(tmp_path)}, "resnet18.onnx")
 
 
 @pytest.mark.points(0.5)
@@ -210,7 +210,7 @@ def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
     poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with submission.serve(SERVICE, env=poisoned) as server:
-        assert_still_serves(server, "where torch and torchvision cannot be imported")
+        image_service.assert_still_serves(server, "where torch and torchvision cannot be imported")
 
 
 # ------------------------------------------------------------------------------ the client
@@ -219,13 +219,13 @@ def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
 @pytest.mark.points(1)
 def test_client_prints_the_labels(submission, server, session):
     finished = submission.run(CLIENT, CAT, COFFEE, "--url", server.url)
-    wanted = [best_five(session, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
+    wanted = [image_service.best_five(session, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
     expect(
         finished.code == 0 and all(text in finished.output for text in [*wanted, "cat.png", "coffee.png", "RANDOM"]),
         called=f"python ex10_client.py cat.png coffee.png --url {server.url}",
         got=f"exit code {finished.code}: {finished.output[-600:]}",
         expected=f"a table with both files and labels such as {wanted}, and a warning that the weights are RANDOM",
-        hint="with bentoml.SyncHTTPClient(url) as client: client.classify(path.read_bytes())",
+        hint="ask(): return client.classify(image)",
     )
 
 
@@ -237,7 +237,7 @@ def test_client_says_what_to_do_when_nothing_listens(submission):
         called="python ex10_client.py cat.png --url (a port where nothing listens)",
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected="a non-zero exit code and a sentence that says to start the service with `make serve`",
-        hint="catch httpx.TransportError and raise Problem('...')",
+        hint="ask(): catch only BentoMLException; main() does the rest",
     )
 
 
@@ -253,7 +253,7 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
         called="python ex10_client.py note.txt cat.png",
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
-        hint="catch BentoMLException for each file",
+        hint="ask(): catch BentoMLException, and return the reason of a refusal",
     )
 
 

@@ -5,26 +5,19 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import image_service
 import locust_runs
 import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import BAD_NPY, CAT, COFFEE, npy
-from image_service import (
-    assert_classifies,
-    assert_logits,
-    assert_predicts,
-    assert_refused,
-    assert_refuses_bad_images,
-    assert_refuses_bad_tensors,
-    assert_still_serves,
-    tensor,
-)
 from PIL import Image
 
 from course.harness.load import Answer, at_once, tally
-from course.harness.submission import Server, Submission, expect
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 from serving.images import preprocess
 
 SERVICE = "ex11_adaptive_batching.py"
@@ -41,7 +34,7 @@ def server(submission: Submission, small_models_dir: Path):
 @pytest.fixture
 def working(server: Server) -> Server:
     """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    assert_still_serves(server, "before the load")
+    image_service.assert_still_serves(server, "before the load")
     return server
 
 
@@ -51,7 +44,7 @@ def as_json(images: np.ndarray) -> bytes:
 
 def different_images(number: int) -> np.ndarray:
     """No two of them alike, nor their logits: two photographs, shifted and dimmed."""
-    photographs = tensor(CAT, COFFEE).astype("float64")
+    photographs = image_service.tensor(CAT, COFFEE).astype("float64")
     dimmed = [np.roll(photographs[i % 2], 9 * i, axis=2) * (1 - 0.7 * i / number) for i in range(number)]
     return np.stack(dimmed).round(3).astype("float32")  # few digits: less JSON
 
@@ -68,7 +61,7 @@ def assert_answers_logits(
         hint=f"run the session on the whole batch.{server.last_words()}",
     )
     got = np.concatenate([np.array(json.loads(one.text)) for one in answers])
-    assert_logits(got, session.run(None, {"input": images})[0], called, server)
+    image_service.assert_logits(got, session.run(None, {"input": images})[0], called, server)
 
 
 class Batches:
@@ -101,8 +94,10 @@ class Batches:
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, small_session):
-    images = tensor(CAT, COFFEE)
-    assert_predicts(server, small_session, images, "POST /predict with two preprocessed photographs as JSON")
+    images = image_service.tensor(CAT, COFFEE)
+    image_service.assert_predicts(
+        server, small_session, images, "POST /predict with two preprocessed photographs as JSON"
+    )
 
 
 @pytest.mark.points(0.5)
@@ -112,13 +107,13 @@ def test_predict_npy_takes_a_npy_file(server, small_session, kind):
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224))
     array = np.asfortranarray(images, "float32") if kind == "fortran" else images.astype(kind)
     called = f"POST /predict_npy with a {kind} array of shape (5, 3, 224, 224)"
-    assert_predicts(server, small_session, images, called, npy(array))
+    image_service.assert_predicts(server, small_session, images, called, npy(array))
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classify_answers_the_five_best_labels(server, small_session, image):
-    assert_classifies(server, small_session, image)
+    image_service.assert_classifies(server, small_session, image)
 
 
 # ------------------------------------------------------------------------------ many callers
@@ -211,19 +206,19 @@ def test_batching_can_be_switched_off_to_compare(submission, working, small_mode
 
 @pytest.mark.points(0.5)
 def test_predict_refuses_bad_tensors(server):
-    assert_refuses_bad_tensors(server)
+    image_service.assert_refuses_bad_tensors(server)
 
 
 @pytest.mark.points(0.5)
 def test_predict_npy_refuses_what_is_no_batch_of_images(server):
     for kind, body in BAD_NPY.items():
         response = server.request("POST", "/predict_npy", content=body)
-        assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
+        image_service.assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
 
 
 @pytest.mark.points(0.5)
 def test_classify_refuses_what_is_no_image(server):
-    assert_refuses_bad_images(server)
+    image_service.assert_refuses_bad_images(server)
 
 
 # ------------------------------------------------------------------------------ the load

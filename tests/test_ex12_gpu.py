@@ -3,21 +3,16 @@
 import tempfile
 from pathlib import Path
 
+import image_service
 import onnxruntime as ort
 import pytest
 from bad_input import CAT, COFFEE
-from image_service import (
-    assert_classifies,
-    assert_predicts,
-    assert_refuses_bad_images,
-    assert_refuses_bad_tensors,
-    tensor,
-)
 from small_models import small_model
 from under_load import assert_finishes_on_sigterm, assert_survives_a_killed_worker
 
 from course.harness.load import workers
-from course.harness.submission import Submission, expect
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 
 SERVICE = "ex12_gpu.py"
 WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -98,18 +93,20 @@ def test_is_given_a_gpu_of_its_own(server):
 
 @pytest.mark.points(1)
 def test_classifies_wherever_it_runs(server, small_session):
-    assert_classifies(server, small_session, CAT)
+    image_service.assert_classifies(server, small_session, CAT)
 
 
 @pytest.mark.points(1)
 def test_predicts_wherever_it_runs(server, small_session):
-    assert_predicts(server, small_session, tensor(CAT, COFFEE), "POST /predict with cat.png and coffee.png")
+    image_service.assert_predicts(
+        server, small_session, image_service.tensor(CAT, COFFEE), "POST /predict with cat.png and coffee.png"
+    )
 
 
 @pytest.mark.points(1)
 def test_refuses_bad_input(server):
-    assert_refuses_bad_images(server)
-    assert_refuses_bad_tensors(server)
+    image_service.assert_refuses_bad_images(server)
+    image_service.assert_refuses_bad_tensors(server)
 
 
 @pytest.mark.points(0.5)

@@ -7,22 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import image_service
 import pytest
 import under_load
 from bad_input import CAT, COFFEE
-from image_service import (
-    assert_classified,
-    assert_predicts,
-    assert_refuses_bad_images,
-    assert_refuses_bad_tensors,
-    assert_still_serves,
-    best_five,
-    tensor,
-)
 from PIL import Image
 
 from course.harness.load import workers
-from course.harness.submission import Server, Submission, expect
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect
 from serving.cores import cores
 
 SERVICE = "ex13_workers.py"
@@ -50,7 +44,7 @@ def server(submission: Submission, small_models_dir: Path):
 @pytest.fixture
 def working(server: Server) -> Server:
     """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    assert_still_serves(server, "before the load")
+    image_service.assert_still_serves(server, "before the load")
     return server
 
 
@@ -166,7 +160,9 @@ def test_says_which_setting_is_wrong(submission, working, small_models_dir):
 @pytest.mark.points(1)
 def test_every_worker_answers_while_the_others_hang(working, small_session):
     """All but one are stopped in turn. A hung worker costs what it has accepted; new connections go to the others."""
-    images = {image: best_five(small_session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)}
+    images = {
+        image: image_service.best_five(small_session, Image.open(image).convert("RGB")) for image in (CAT, COFFEE)
+    }
     own = workers(working)
     for awake in own:
         stopped = [one for one in own if one != awake]
@@ -175,7 +171,7 @@ def test_every_worker_answers_while_the_others_hang(working, small_session):
                 one.send_signal(signal.SIGSTOP)
             for image, expected in images.items():
                 called = f"POST /classify with {image.name}, while all workers but one are stopped"
-                assert_classified(working, image.read_bytes(), called, expected)
+                image_service.assert_classified(working, image.read_bytes(), called, expected)
         finally:
             for one in stopped:
                 one.send_signal(signal.SIGCONT)
@@ -183,18 +179,20 @@ def test_every_worker_answers_while_the_others_hang(working, small_session):
 
 @pytest.mark.points(1)
 def test_predict_answers_the_models_logits(server, small_session):
-    images = tensor(CAT, COFFEE)
-    assert_predicts(server, small_session, images, "POST /predict with two preprocessed photographs as JSON")
+    images = image_service.tensor(CAT, COFFEE)
+    image_service.assert_predicts(
+        server, small_session, images, "POST /predict with two preprocessed photographs as JSON"
+    )
 
 
 @pytest.mark.points(0.5)
 def test_predict_refuses_bad_tensors(server):
-    assert_refuses_bad_tensors(server)
+    image_service.assert_refuses_bad_tensors(server)
 
 
 @pytest.mark.points(0.5)
 def test_classify_refuses_what_is_no_image(server):
-    assert_refuses_bad_images(server)
+    image_service.assert_refuses_bad_images(server)
 
 
 # ------------------------------------------------------------------------------ trouble

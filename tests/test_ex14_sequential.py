@@ -1,23 +1,16 @@
 """Exercise 14: a service that prepares images, and one that classifies them."""
 
+import composed_service
 import httpx
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT
-from composed_service import (
-    WHITE,
-    assert_answers_all,
-    assert_listens_while,
-    assert_listens_while_decoding,
-    assert_needs_its_model,
-    assert_ready_only_with,
-    assert_refuses_in_one_sentence,
-)
 from image_service import assert_classifies, assert_refuses_bad_images
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness import http
+from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
 
@@ -44,7 +37,7 @@ def test_another_service_prepares_the_image(server):
     """While Preprocessing stands still, nothing is classified."""
     with under_load.stopped(server, "Preprocessing"):
         try:
-            got = httpx.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
+            got = http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=2)
         except httpx.ReadTimeout:
             got = None
     expect(
@@ -63,23 +56,25 @@ def test_refuses_bad_images(server):
 
 @pytest.mark.points(1)
 def test_refuses_in_one_sentence(server):
-    assert_refuses_in_one_sentence(server)
+    composed_service.assert_refuses_in_one_sentence(server)
 
 
 @pytest.mark.points(1)
 def test_listens_while_an_image_is_decoded(server):
-    assert_listens_while_decoding(server)
+    composed_service.assert_listens_while_decoding(server)
 
 
 @pytest.mark.points(1)
 def test_listens_while_the_model_runs(server):
-    hint = "await to_thread.run_sync(self._run, batch) leaves the event loop free."
-    assert_listens_while(server, WHITE, "an image for which the model takes a second", hint)
+    hint = "await to_thread.run_sync(self.run, batch) leaves the event loop free."
+    composed_service.assert_listens_while(
+        server, composed_service.WHITE, "an image for which the model takes a second", hint
+    )
 
 
 @pytest.mark.points(1)
 def test_answers_every_one_of_400_requests(server):
-    assert_answers_all(server)
+    composed_service.assert_answers_all(server)
 
 
 @pytest.mark.points(1)
@@ -89,7 +84,7 @@ def test_answers_overload(server):
 
 @pytest.mark.points(1)
 def test_is_ready_only_with_its_dependency(server):
-    assert_ready_only_with(server, "Preprocessing")
+    composed_service.assert_ready_only_with(server, "Preprocessing")
 
 
 @pytest.mark.points(0.5)
@@ -105,7 +100,7 @@ def test_a_new_model_file_harms_nobody(server, folder):
 
 @pytest.mark.points(1)
 def test_does_not_start_without_its_model(submission, tmp_path):
-    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), "resnet18.onnx")
+    composed_service.assert_needs_its_model(submission, SERVICE, small_models(tmp_path), "resnet18.onnx")
 
 
 @pytest.mark.points(1)

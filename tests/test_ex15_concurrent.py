@@ -2,24 +2,16 @@
 
 import time
 
+import composed_service
 import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT, COFFEE, IMAGES
-from composed_service import (
-    WHITE,
-    assert_answers_all,
-    assert_asks_both,
-    assert_listens_while_decoding,
-    assert_needs_its_model,
-    assert_needs_the_same_labels,
-    assert_ready_only_with,
-)
 from image_service import assert_classified, assert_refuses_bad_images, assert_refuses_bad_tensors, tensor
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness.verdicts import expect
 from serving.images import preprocess
 from serving.model import best5, labels, softmax
 
@@ -73,20 +65,20 @@ def test_classify_answers_the_five_best_labels(server, sessions, kind):
 @pytest.mark.points(2)
 @pytest.mark.parametrize(("late", "early"), [("ModelA", "ModelB"), ("ModelB", "ModelA")])
 def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
-    assert_asks_both(server, late, early)
+    composed_service.assert_asks_both(server, late, early)
 
 
 @pytest.mark.points(1)
 def test_timing_shows_that_both_run_at_the_same_time(server):
     """With an image that takes each model a second, and with a quick one: made-up times do not fit both."""
-    for image, least in ((WHITE, 50), (CAT.read_bytes(), 0)):
+    for image, least in ((composed_service.WHITE, 50), (CAT.read_bytes(), 0)):
         begun = time.monotonic()
         response = server.request("POST", "/classify", content=image)
         took = 1000 * (time.monotonic() - begun)
         try:
             a, b = (response.json()["timing"][name] for name in ("model_a", "model_b"))
             right = all(0 <= one[0] < one[1] <= took and one[1] - one[0] > least for one in (a, b))
-            right &= image is not WHITE or min(a[1], b[1]) > max(a[0], b[0])
+            right &= image is not composed_service.WHITE or min(a[1], b[1]) > max(a[0], b[0])
         except (ValueError, LookupError, TypeError):
             right = False
         expect(
@@ -111,12 +103,12 @@ def test_refuses_bad_tensors(server):
 
 @pytest.mark.points(1)
 def test_listens_while_an_image_is_decoded(server):
-    assert_listens_while_decoding(server)
+    composed_service.assert_listens_while_decoding(server)
 
 
 @pytest.mark.points(1)
 def test_answers_every_one_of_400_requests(server):
-    assert_answers_all(server)
+    composed_service.assert_answers_all(server)
 
 
 @pytest.mark.points(1)
@@ -127,7 +119,7 @@ def test_answers_overload(server):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("service", ["ModelA", "ModelB"])
 def test_is_ready_only_with_its_dependencies(server, service):
-    assert_ready_only_with(server, service)
+    composed_service.assert_ready_only_with(server, service)
 
 
 @pytest.mark.points(0.5)
@@ -144,12 +136,12 @@ def test_a_new_model_file_harms_nobody(server, folder):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("missing", ["model_a.onnx", "model_b.onnx"])
 def test_does_not_start_without_both_models(submission, tmp_path, missing):
-    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
+    composed_service.assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
 
 
 @pytest.mark.points(0.5)
 def test_does_not_start_with_models_of_different_labels(submission, tmp_path):
-    assert_needs_the_same_labels(submission, SERVICE, small_models(tmp_path))
+    composed_service.assert_needs_the_same_labels(submission, SERVICE, small_models(tmp_path))
 
 
 @pytest.mark.points(1)

@@ -1,26 +1,16 @@
 """Exercise 16: preprocess, two models at once, combine, label."""
 
+import composed_service
 import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT, IMAGES
-from composed_service import (
-    BLACK,
-    WHITE,
-    assert_answers_all,
-    assert_asks_both,
-    assert_listens_while_decoding,
-    assert_needs_its_model,
-    assert_needs_the_same_labels,
-    assert_ready_only_with,
-    assert_refuses_in_one_sentence,
-)
 from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
 from small_models import small_models
 
-from course.harness.submission import expect
+from course.harness.verdicts import expect
 from serving.images import preprocess
 from serving.model import best5, labels, softmax
 
@@ -52,7 +42,7 @@ def test_classify_answers_the_five_best_labels(server, folder, kind):
 @pytest.mark.points(1)
 @pytest.mark.parametrize(("late", "early"), [("ModelA", "ModelB"), ("ModelB", "ModelA")])
 def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
-    assert_asks_both(server, late, early)
+    composed_service.assert_asks_both(server, late, early)
 
 
 def assert_names(server, response: httpx.Response, guilty: str, called: str) -> None:
@@ -70,7 +60,7 @@ def assert_names(server, response: httpx.Response, guilty: str, called: str) -> 
 @pytest.mark.points(1)
 @pytest.mark.parametrize(
     ("image", "guilty", "what"),
-    [(WHITE, "model_b", "cannot run"), (BLACK, "model_a", "gives NaN")],
+    [(composed_service.WHITE, "model_b", "cannot run"), (composed_service.BLACK, "model_a", "gives NaN")],
     ids=["error", "nan"],
 )
 def test_names_the_model_that_fails(server, image, guilty, what):
@@ -89,17 +79,17 @@ def test_names_the_model_that_does_not_answer(server):
 @pytest.mark.points(1)
 def test_refuses_bad_images(server):
     assert_refuses_bad_images(server)
-    assert_refuses_in_one_sentence(server)
+    composed_service.assert_refuses_in_one_sentence(server)
 
 
 @pytest.mark.points(1)
 def test_listens_while_an_image_is_decoded(server):
-    assert_listens_while_decoding(server)
+    composed_service.assert_listens_while_decoding(server)
 
 
 @pytest.mark.points(1)
 def test_answers_every_one_of_400_requests(server):
-    assert_answers_all(server)
+    composed_service.assert_answers_all(server)
 
 
 @pytest.mark.points(1)
@@ -110,7 +100,7 @@ def test_answers_overload(server):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("service", ["ModelA", "ModelB"])
 def test_is_ready_only_with_its_dependencies(server, service):
-    assert_ready_only_with(server, service)
+    composed_service.assert_ready_only_with(server, service)
 
 
 @pytest.mark.points(1)
@@ -132,12 +122,12 @@ def test_a_new_model_file_harms_nobody(server, folder):
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("missing", ["model_a.onnx", "model_b.onnx"])
 def test_does_not_start_without_both_models(submission, tmp_path, missing):
-    assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
+    composed_service.assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
 
 
 @pytest.mark.points(1)
 def test_does_not_start_with_models_of_different_labels(submission, tmp_path):
-    assert_needs_the_same_labels(submission, SERVICE, small_models(tmp_path))
+    composed_service.assert_needs_the_same_labels(submission, SERVICE, small_models(tmp_path))
 
 
 @pytest.mark.points(1)

@@ -16,7 +16,9 @@ from service_images import CONFINED, DOCKERFILE, assert_classifies, serving, wor
 
 from course import ROOT
 from course.base import docker
-from course.harness.submission import Submission, expect, fail
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
+from course.harness.written import read
 from serving import Problem
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(images.PATIENCE)]
@@ -163,7 +165,7 @@ def some_of(files: set[str]) -> str:
 @EACH
 @pytest.mark.points(0.5)
 def test_a_bento_has_no_readme_of_the_project(service, built):
-    text = (built.bento(service) / "README.md").read_text()
+    text = read(built.bento(service) / "README.md").decode()
     expect(
         "decoy-of-the-tests" not in text and text.strip(),
         called=f"README.md in the bento of {service}",
@@ -178,7 +180,7 @@ def test_a_bento_has_no_readme_of_the_project(service, built):
 def test_a_bento_names_every_package_with_its_version(service, built):
     wanted = pinned(ROOT / "requirements-serving.txt")
     got = pinned(built.bento(service) / "env" / "python" / "requirements.txt")
-    python = (built.bento(service) / "env" / "docker" / "Dockerfile").read_text()
+    python = read(built.bento(service) / "env" / "docker" / "Dockerfile").decode()
     expect(
         wanted <= got and len(got) > len(wanted) and "python:3.11" in python,
         called=f"env/python/requirements.txt and env/docker/Dockerfile in the bento of {service}",
@@ -190,7 +192,7 @@ def test_a_bento_names_every_package_with_its_version(service, built):
 
 
 def pinned(path: Path) -> set[str]:
-    return set(re.findall(r"^[\w.\[\]-]+==[\w.]+", path.read_text(), re.MULTILINE))
+    return set(re.findall(r"^[\w.\[\]-]+==[\w.]+", read(path).decode(), re.MULTILINE))
 
 
 # ------------------------------------------------------------------------------ the image that BentoML makes

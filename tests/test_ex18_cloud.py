@@ -4,7 +4,6 @@ A test cannot use Google's cloud. A program called `gcloud` replaces it: it reco
 real one prints. `docker push` is recorded as well, and not run. Everything else is real.
 """
 
-import asyncio
 import json
 import re
 import shlex
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 import service_images as images
 from bad_input import CAT
@@ -27,7 +25,12 @@ from under_load import requests_in_work, wait_until
 from course import ROOT
 from course.base import docker
 from course.base.processes import free_port
-from course.harness.submission import Server, Submission, expect, fail
+from course.harness import http
+from course.harness.load import Crowd, tally
+from course.harness.server import Server
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail
+from course.harness.written import read
 from course.isolation import sandbox
 
 pytestmark = pytest.mark.timeout(images.PATIENCE)
@@ -315,7 +318,7 @@ class Stage:
     @property
     def told(self) -> list[list[str]]:
         """The recorded commands."""
-        return [json.loads(line) for line in self.notes.read_text().splitlines()] if self.notes.exists() else []
+        return [json.loads(line) for line in read(self.notes).splitlines()] if self.notes.exists() else []
 
     def deploy(self, submission: Submission, *words: str):
         """Run the script as `make deploy` does."""
@@ -473,7 +476,7 @@ def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_reques
     container = instances(service)
     before = access_lines(container, "/classify")
     for _ in range(3):
-        httpx.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
+        http.post(f"{container.url}/classify", content=CAT.read_bytes(), timeout=60)
     wait_until(lambda: access_lines(container, "/classify") >= before + 3, seconds=10)
     got = access_lines(container, "/classify") - before
     expect(
@@ -496,21 +499,12 @@ def access_lines(container: docker.Container, path: str) -> int:
 def test_answers_80_users_within_its_memory(service, instances):
     """All at the same time: ten times its concurrency."""
     container = instances(service)
-
-    async def crowd() -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=USERS)
-        async with httpx.AsyncClient(base_url=container.url, timeout=120, limits=limits) as client:
-            return await asyncio.gather(*(client.post("/classify", content=CAT.read_bytes()) for _ in range(USERS)))
-
-    try:
-        got = Counter(answer.status_code for answer in asyncio.run(crowd()))
-    except httpx.HTTPError as error:
-        got = repr(error)
+    answers = Crowd(InContainer(container), USERS).wait()
     state = container.state()
     expect(
-        got == {200: USERS} and state["Running"] and not state["OOMKilled"],
+        all(answer.status == 200 for answer in answers) and state["Running"] and not state["OOMKilled"],
         called=f"POST /classify by {USERS} users at once, settings({service!r})",
-        got=f"{got}, running: {state['Running']}, killed for memory: {state['OOMKilled']}. {container.last_words(5)}",
+        got=f"{tally(answers)}, running: {state['Running']}, killed for memory: {state['OOMKilled']}. {container.last_words(5)}",
         expected="200 for all",
         hint="memory: 225 to 245 MB for each process, of which there are one more than services",
     )
@@ -523,33 +517,18 @@ def test_answers_what_it_accepted_when_cloud_run_ends_it(service, instances):
     """The last test of this container: SIGTERM while it works on requests."""
     container = instances(service)
     server = InContainer(container)
-    answered: list[int] = []
-    accepted = 0
-
-    async def crowd() -> None:
-        async with httpx.AsyncClient(timeout=60) as client:
-
-            async def one() -> None:
-                try:
-                    answered.append((await client.post(f"{server.url}/classify", content=CAT.read_bytes())).status_code)
-                except httpx.HTTPError:
-                    answered.append(0)
-
-            await asyncio.gather(*(one() for _ in range(24)))
+    crowd, accepted = Crowd(server, 24), 0
 
     def some_in_work() -> bool:
         nonlocal accepted
-        before, in_work = len(answered), requests_in_work(server)
+        before, in_work = len(crowd.answered), requests_in_work(server)
         accepted = before + in_work
         return in_work >= 6
 
-    thread = threading.Thread(target=lambda: asyncio.run(crowd()))
-    thread.start()
     in_time = wait_until(some_in_work, seconds=30)
     docker.docker("kill", "--signal", signal.SIGTERM.name, container.name)
     code = container.wait(ENDS_WITHIN)
-    thread.join()
-    got = Counter(answered)
+    got = Counter(answer.status for answer in crowd.wait())
     expect(
         in_time and code == 0 and got[200] >= accepted and set(got) <= {200, 0},
         called=f"24 POST /classify at once, and SIGTERM to {service} while some are in work",

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
+import under_load
 from bad_input import CAT, COFFEE
 from image_service import assert_classified, assert_does_not_start, assert_refuses_bad_images, best_five
 from PIL import Image
-from under_load import (
-    assert_answers_overload,
-    assert_finishes_on_sigterm,
-    assert_survives_a_killed_worker,
-    wait_for,
-)
+from scripts import expect_one_sentence, expect_success
 
 from course import ROOT
 from course.harness.load import load, tally
-from course.harness.submission import Finished, Server, Submission, expect
+from course.harness.model_worker import LARGEST
+from course.harness.server import Server
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import expect
+from course.harness.written import beginning, read
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 
 
 class Store:
-    """A BENTOML_HOME of its own, and the commands of exercise 20 on it: another machine."""
+    """A BENTOML_HOME of its own, like another machine, and the commands of exercise 20 on it."""
 
     def __init__(self, submission: Submission, home: Path) -> None:
         self.submission = submission
@@ -37,14 +37,9 @@ class Store:
 
     def does(self, *words: object) -> str:
         """The output of a command that is expected to succeed."""
-        finished = self.run(*words)
-        expect(
-            finished.code == 0 and "Traceback" not in finished.output,
-            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
-            got=f"exit code {finished.code}: {finished.output[-500:]}",
-            expected="exit code 0",
-            hint="bentoml.models.create, list, get, export_model, import_model",
-        )
+        finished, called = self.run(*words), f"python ex20_model_store.py {' '.join(map(str, words))}"
+        hint = "bentoml.models.create, list, get, export_model, import_model"
+        expect_success(finished, called=called, expected="and no failure", hint=hint)
         return finished.output
 
     def tag(self, *words: object) -> str:
@@ -61,21 +56,16 @@ class Store:
         return found[-1]
 
     def refuses(self, *words: object, because: str) -> None:
-        finished = self.run(*words)
-        expect(
-            finished.code == 1 and because in finished.output and "Traceback" not in finished.output,
-            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
-            got=f"exit code {finished.code}: {finished.output[-500:]}",
-            expected=f"exit code 1 and one sentence with {because!r}",
-            hint="raise Problem('...') for what a user can get wrong",
-        )
+        called = f"python ex20_model_store.py {' '.join(map(str, words))}"
+        hint = "raise Problem('...') for what a user can get wrong"
+        expect_one_sentence(self.run(*words), because, called=called, hint=hint)
 
     def rows(self) -> list[str]:
         """The lines of `list` that show a version, the newest first."""
         return rows(self.does("list"))
 
     def versions(self) -> list[Path]:
-        """What is in the store, without a command."""
+        """What is in the store, read without a command."""
         return sorted(self.home.glob("models/*/*/model.yaml"))
 
 
@@ -104,7 +94,7 @@ def newer(store: Store, older: str, small_models_dir: Path) -> str:
 
 @pytest.fixture(scope="module")
 def server(submission: Submission, store: Store, newer: str):
-    """Serves the latest version: nothing says which."""
+    """Serves the latest version, since MODEL_TAG is not set."""
     with submission.serve(SERVICE, env=store.env) as running:
         yield running
 
@@ -181,7 +171,7 @@ def test_save_refuses_what_cannot_be_served(store, newer, small_models_dir, tmp_
 @pytest.mark.points(1)
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_an_interrupted_save_leaves_nothing_half_written(store, newer, small_models_dir, tmp_path, how):
-    """In the middle of BentoML's copying the process ends, as it would by SIGKILL, or Ctrl-C is pressed."""
+    """While BentoML copies, the process ends as by SIGKILL, or gets Ctrl-C."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, shutil\nfrom pathlib import Path\n"
         "def copytree(source, place, **_):\n"
@@ -310,14 +300,15 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
     whole = tmp_path / "whole.tar"
     store.does("export", newer, whole)
     (tmp_path / "text.tar").write_text("no archive")
-    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "cut.tar").write_bytes(beginning(whole, min(LARGEST, whole.stat().st_size // 2)))
     with tarfile.open(tmp_path / "out.tar", "w") as hostile:
         entry = tarfile.TarInfo("../../../../escaped.txt")
         entry.size = 1
         hostile.addfile(entry, io.BytesIO(b"x"))
-    with tarfile.open(whole) as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
+    exported = io.BytesIO(read(whole, LARGEST))
+    with tarfile.open(fileobj=exported, mode="r:") as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
         for entry in good:
-            data = bytearray(good.extractfile(entry).read()) if entry.isfile() else b""
+            data = bytearray(good.extractfile(entry).read(LARGEST)) if entry.isfile() else b""
             if entry.name.endswith(".onnx"):
                 data[len(data) // 2] ^= 1
             changed.addfile(entry, io.BytesIO(data))
@@ -340,9 +331,9 @@ def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
 def test_a_version_saved_while_another_is_served_harms_nothing(server, store, newer, small_models_dir):
     before = served_tag(server)
     with load(server) as answered:
-        wait_for(answered, 5, server)
+        under_load.wait_for(answered, 5, server)
         store.tag("save", small_models_dir / "resnet18.onnx")
-        wait_for(answered, 16, server)
+        under_load.wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
     expect(
         not different,
@@ -351,7 +342,7 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
         expected=f"200, and the version {before}, for all of them",
         hint="load the model in __init__, not at each request",
     )
-    assert_survives_a_killed_worker(server)
+    under_load.assert_survives_a_killed_worker(server)
     expect(
         served_tag(server) == before,
         called="POST /version, after a newer version was saved, and a worker killed and replaced",
@@ -363,9 +354,9 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
 
 @pytest.mark.points(0.5)
 def test_overload_is_answered(server):
-    assert_answers_overload(server)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.5)
 def test_sigterm_finishes_what_was_accepted(server):
-    assert_finishes_on_sigterm(server)
+    under_load.assert_finishes_on_sigterm(server)

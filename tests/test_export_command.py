@@ -16,6 +16,7 @@ from course.base.processes import wait
 
 # Nothing listens on port 9: as if there were no network, wherever this runs.
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+QUICK = ("--exporter", "torchscript")  # the quickest of them; exercise 01's own tests run all three
 SMALL = "squeezenet1_1"  # exported and compared in half the time of a resnet18
 IMAGENET = "squeezenet1_1-b8a52dc0.pth"  # what torchvision calls the file with its ImageNet weights
 
@@ -38,8 +39,7 @@ def run(submission, tmp_path: Path, *arguments: object, cached: Path | None = No
     if cached:
         shutil.copy(cached, checkpoints / IMAGENET)
     env = OFFLINE | {"TORCH_HOME": str(tmp_path / "torch")}
-    # The quickest exporter; exercise 01's own tests run all three.
-    fast = ["--exporter", "torchscript"] + ([] if "--architecture" in arguments else ["--architecture", SMALL])
+    fast = [*QUICK] if "--architecture" in arguments else [*QUICK, "--architecture", SMALL]
     return submission.run("ex01_export.py", *arguments, *fast, "--output", tmp_path / "model.onnx", env=env)
 
 
@@ -52,7 +52,7 @@ def test_auto_takes_random_weights_without_a_network_and_says_so(submission, tmp
 
 
 def test_auto_takes_imagenet_weights_where_they_can_be_had(submission, checkpoint, tmp_path):
-    """A random checkpoint under the downloaded file's name stands in for the download, which is not reachable everywhere."""
+    """A random checkpoint with the name of the download stands in for it: it cannot be downloaded everywhere."""
     done = run(submission, tmp_path, cached=checkpoint)
     assert done.code == 0, done.output
     assert "RANDOM" not in done.output
@@ -119,7 +119,8 @@ def test_another_architecture(submission, tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "killed"])
 def test_an_interrupted_export_leaves_what_was_there(submission, tmp_path, stop):
     (tmp_path / "model.onnx").write_bytes(b"the model of yesterday")
-    with submission.start("ex01_export.py", "--weights", "random", "--output", tmp_path / "model.onnx") as process:
+    command = ["--weights", "random", *QUICK, "--architecture", SMALL, "--output", tmp_path / "model.onnx"]
+    with submission.start("ex01_export.py", *command) as process:
         give_up = time.monotonic() + 60
         while not list(tmp_path.glob(".export-*/*")):  # it has begun to write
             assert process.poll() is None, process.log.read_text()

@@ -36,7 +36,7 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def write_wrong_names(copy: Copy) -> None:
-    """The first function is there, and wrong."""
+    """Write the first function, and write it wrong."""
     starter = copy.file(FILE).read_text()
     todo = 'raise NotImplementedError("Ask the session for the names of its input and output.")'
     assert todo in starter
@@ -44,7 +44,7 @@ def write_wrong_names(copy: Copy) -> None:
 
 
 def said(done: subprocess.CompletedProcess) -> str:
-    """What a command printed: no stack trace, no colours where it goes into a pipe."""
+    """What a command printed: no stack trace, and no colours in a pipe."""
     text = done.stdout + done.stderr
     assert "Traceback" not in text
     assert "\x1b" not in text
@@ -70,6 +70,8 @@ def test_a_check_that_fails_says_why_and_what_next(copy):
     assert "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md" in text
     assert f"0 of {len(exercises())} exercises done, 0 of" in text
     assert re.search(r"^\d+\.\d s$", text, re.MULTILINE), "the seconds that it took"
+    page = (ROOT / "docs" / "students.md").read_text().partition("$ make check EX=04\n")[2].partition("```")[0]
+    assert re.sub(r"\d+", "N", page) == re.sub(r"\d+", "N", done.stdout), "docs/students.md shows another output"
 
 
 def test_solved_seen_changed_and_begun_again(copy):
@@ -143,6 +145,11 @@ def test_a_failure_names_the_step_of_the_function_that_was_called():
     ]
     assert [one.line for one in found] == [2, 4, 9]
     assert step_of(find("10"), "POST /predict with an empty body").function == "predict"
+    for exercise in exercises():
+        todo = left(exercise)
+        for step in (one for one in todo if one.function):
+            first = next(one for one in todo if one.function == step.function)
+            assert step_of(exercise, f"{step.function}(1) in {step.file}") == first
     assert step_of(find("04"), "softmax([[1000, 999, 0], [-5, 0, 5]])").function == "softmax"
     assert step_of(find("04"), "python ex04_inference.py cat.png") == left(find("04"))[0], "it names no function"
     assert step_of(find("17"), "docker build").file.startswith("bentofiles/")
@@ -207,7 +214,7 @@ def test_force_shows_the_solution_anyway(copy):
 
 
 def test_reset_twice_loses_nothing(copy):
-    """Nor what was written between the two."""
+    """What was written between the two is kept, too."""
     starter = copy.file(FILE).read_bytes()
     own = [b"my first try\n", b"my second try\n"]
     for content in own:
@@ -233,7 +240,7 @@ def git(copy: Copy, *words: str) -> None:
 
 @pytest.mark.parametrize("with_git", [True, False])
 def test_a_starter_that_was_never_kept_comes_from_git(copy, with_git):
-    """Edited and committed before any command of the course was run."""
+    """The student edited and committed before they ran any command."""
     starter = copy.file(FILE).read_bytes()
     if with_git:
         git(copy, "init", "--quiet")
@@ -266,7 +273,7 @@ def test_progress_that_cannot_be_read_is_set_aside(copy, broken):
 
 
 def test_what_two_terminals_remember_is_kept_from_both(copy, tmp_path):
-    """While one reads and writes, the other waits."""
+    """One waits while the other reads and writes."""
     file = copy.folder / ".course" / "progress.json"
     file.parent.mkdir()
     command = [sys.executable, "-m", "course", "hint", "04"]
@@ -298,7 +305,7 @@ def test_a_wrong_number_is_one_line(copy, words, sentence):
 
 
 def test_on_a_narrow_terminal_nothing_is_wider(copy):
-    """A bar and colours, and each test has one line; a pty is what a terminal is."""
+    """In a pseudo-terminal: a bar, colours, one line for each test."""
     write_wrong_names(copy)
     pid, terminal = pty.fork()
     if pid == 0:
@@ -331,7 +338,7 @@ def wait_for(condition, process: subprocess.Popen, log: Path, deadline: float = 
 
 
 def serving(process: subprocess.Popen) -> bool:
-    """Whether a server was started under it."""
+    """Whether it has started a server."""
     return any("uvicorn" in " ".join(_command(one)) for one in marked(process.mark))
 
 
@@ -344,7 +351,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 def test_stopping_a_check_leaves_no_process(copy, models_dir, tmp_path, stop):
-    """Ctrl-C reaches the whole foreground group; what the tests started is in sessions of its own."""
+    """Ctrl-C reaches the whole foreground group, but not what the tests started: that has its own sessions."""
     copy.solve("ex09_fastapi.py")
     log = tmp_path / "log"
     with running(["make", "check", "EX=09"], cwd=copy.folder, env=copy.env, log=log) as process:

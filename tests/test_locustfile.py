@@ -19,6 +19,7 @@ from locust_runs import (
 from course import ROOT
 from course.base.manifest import solution
 from course.base.processes import free_port, running, wait
+from course.harness import http
 from course.harness.submission import Submission
 
 
@@ -55,13 +56,13 @@ def test_the_web_page_offers_the_payloads(tmp_path):
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < give_up, (tmp_path / "log").read_text()
                 try:
-                    page = httpx.get(url).text
+                    page = http.get(url).text
                     break
                 except httpx.TransportError:
                     time.sleep(0.1)
             assert re.search(r'"payload".*"image".*"json".*"npy"', page)
             form = {"user_count": 2, "spawn_rate": 2, "host": server.url, "payload": "json"}
-            assert httpx.post(f"{url}/swarm", data=form).json()["success"]
+            assert http.post(f"{url}/swarm", data=form).json()["success"]
             while not server.received:
                 assert time.monotonic() < give_up, (tmp_path / "log").read_text()
                 time.sleep(0.1)

@@ -14,6 +14,7 @@ from typer.main import get_command
 from course import ROOT
 from course.base.processes import free_port, marked, running, wait
 from course.cli import app, main
+from course.harness import http
 from serving import Problem
 
 # `make test` hands its own flags on to every make below it; what is tested here is a make of its own.
@@ -28,7 +29,7 @@ def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: f
     give_up = time.monotonic() + deadline
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+            if http.get(f"{url}/readyz", timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
@@ -37,7 +38,7 @@ def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: f
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory):
-    """`make serve` on a free port; it exports the model first where there is none."""
+    """`make serve` on a free port. It exports the model first if it is missing."""
     folder, port = tmp_path_factory.mktemp("serve"), free_port()
     env = ENVIRONMENT | {"BENTOML_HOME": str(folder / "bentoml")}
     with running(["make", "serve", f"PORT={port}"], cwd=ROOT, env=env, log=folder / "log") as process:
@@ -64,7 +65,7 @@ def test_serve_takes_an_exercises_number(tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["EX=06"]], ids=" ".join)
 def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
-    """With EX=06 the optimised model as well, if exercise 06 has written one."""
+    """With EX=06 also the optimised model, if exercise 06 has written it."""
     command = ["make", "netron", "BROWSER=0", *words]
     optimized = (ROOT / "models" / "resnet18.optimized.onnx").exists()
     with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
@@ -79,7 +80,7 @@ def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
             return
         urls = re.findall(r"http://localhost:\d+", said)
         assert len(urls) == 1 + len(words), said
-        assert all("Netron" in httpx.get(url).text for url in urls)
+        assert all("Netron" in http.get(url).text for url in urls)
         os.killpg(process.pid, signal.SIGINT)
         assert wait(process, 20) is not None
         assert not marked(process.mark)
@@ -95,7 +96,7 @@ def test_a_port_that_is_taken_is_one_sentence(served):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 def test_stopping_leaves_no_process(tmp_path, models_dir, stop):
-    """The promised name, run as a person would; Ctrl-C reaches the whole foreground group."""
+    """The name that README gives, run as a person does: Ctrl-C reaches the whole foreground group."""
     port = free_port()
     command = [
         ROOT / ".venv/bin/bentoml",
@@ -193,12 +194,12 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setattr("sys.argv", ["course", "client"])
     with pytest.raises(SystemExit):
         main()
-    client = ["solutions/ex10_client.py", "data/cat.png", "data/coffee.png"]
+    client = [str(ROOT / "solutions" / "ex10_client.py"), "data/cat.png", "data/coffee.png"]
     assert became == [[*client, "--url", "http://localhost:3000"]]
 
 
 def test_an_old_python_is_one_clear_line(tmp_path):
-    """In a folder without .venv, so that setup really looks for a Python."""
+    """In a folder without .venv, so that setup looks for a Python."""
     for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     old = tmp_path / "python2.7"
@@ -212,7 +213,7 @@ def test_an_old_python_is_one_clear_line(tmp_path):
 
 
 def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
-    """make's dry run stands in for the download: the index is not reachable everywhere."""
+    """A dry run of make stands in for the download: the index cannot be reached everywhere."""
     for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     done = make("-n", "setup", "CPU=1", cwd=tmp_path)

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from bad_input import GREY
 from image_service import assert_still_serves
 
 from course.base.processes import left_behind, wait
+from course.harness import http
 from course.harness.load import CLIENTS, Answer, Crowd, ask, load, tally, workers
-from course.harness.submission import Server, expect, fail
+from course.harness.server import Server
+from course.harness.verdicts import expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
-PAUSE = 0.02  # seconds between a client's requests: a worker that starts meanwhile needs processor time, too
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
@@ -69,7 +69,7 @@ def assert_survives_a_killed_worker(
     hint = "finish(ImageClassifierService), from serving.service; nothing that the next worker needs may be lost"
     if not before:
         fail(f"{called}: there is no process with --service-name {service}.{server.last_words()}")
-    with load(server, pause=PAUSE) as answered:
+    with load(server) as answered:
         wait_for(answered, 5, server)
         before[0].kill()
         replaced = wait_until(lambda: any(one not in before for one in workers(server, service)), BACK_AGAIN)
@@ -99,15 +99,17 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
     """
     assert_still_serves(server, "before the load")
     idle = requests_in_work(server)  # those that a worker held when it was killed are counted for ever
+    crowd = Crowd(server, requests)
     accepted = 0  # at least: what is answered between the two counts is in neither
 
     def many_in_work() -> bool:
-        nonlocal accepted
+        nonlocal accepted, crowd
+        if len(crowd.answered) == requests:  # before there was time to count
+            crowd = Crowd(server, requests)
         before, in_work = len(crowd.answered), requests_in_work(server) - idle
         accepted = before + in_work
         return in_work >= requests // 4
 
-    crowd = Crowd(server, requests)
     in_time = wait_until(many_in_work, seconds=30)
     server.process.send_signal(signal.SIGTERM)
     code = wait(server.process, ENDED)
@@ -120,7 +122,7 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
         called=called,
         got=f"{tally(answered)}{server.last_words()}",
         expected=f"200 for the {accepted} that the service had accepted; no answer, not a broken one, for those after",
-        hint="services with dependencies: stop_dependencies_last() under @bentoml.on_deployment",
+        hint="finish(ImageClassifierService), from serving.service, stops the services that it asks last",
     )
     expect(
         code is not None and not left,
@@ -152,6 +154,7 @@ def assert_answers_overload(server: Server, busy: str = "ImageClassifierService"
     assert_still_serves(server, "before the load")
     with stopped(server, busy):
         crowd = Crowd(server, requests, GREY)
+        crowd.wait_until_sent()
         if busy != "ImageClassifierService":
             wait_until(lambda: bool(crowd.answered), seconds=5)
     answered = crowd.wait()
@@ -180,9 +183,9 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     folder: the MODELS_DIR of this server alone; it must hold model_b.onnx.
     """
     assert_still_serves(server, "before the load")
-    with httpx.Client(timeout=60) as client:
+    with http.Client(timeout=60) as client:
         before = ask(client, server)
-    with load(server, pause=PAUSE) as answered:
+    with load(server) as answered:
         wait_for(answered, 5, server)
         shutil.copy(folder / "model_b.onnx", folder / "new")
         os.replace(folder / "new", folder / name)

@@ -1,5 +1,7 @@
 """Compares a starter with its solution: outside its TODOs, it is the same text."""
 
+import re
+
 FOLDERS = ("bentofiles", "dockerfiles", "locustfiles")
 
 
@@ -11,7 +13,7 @@ def drift(starter: str, solution: str) -> str:
     """
     for folder in FOLDERS:
         starter = starter.replace(f"exercises/{folder}", folder)
-    starter = starter.replace("exercises/", "solutions/").replace("exercises.", "solutions.")
+    starter = re.sub(r"\bexercises(?=[/.])|(?<==)exercises", "solutions", starter)
     solved, at = solution.splitlines(), 0
     parts = given_parts(starter, solved)
     for i, (first, lines) in enumerate(parts):

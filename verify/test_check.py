@@ -1,4 +1,4 @@
-"""How long a student waits: from `make check EX=04` to its verdict."""
+"""How long a student waits for the verdict of `make check EX=04`."""
 
 import time
 
@@ -6,7 +6,7 @@ from course_copy import Copy
 
 
 def test_a_check_takes_seconds(tmp_path, record_property):
-    """Asserts the verdict, and prints the time: what else runs here makes it longer than a student's."""
+    """Asserts the verdict and prints the time. Other tests at the same time make it longer than a student's."""
     copy = Copy(tmp_path)
     copy.solve("ex04_inference.py")
     begun = time.monotonic()

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -28,7 +29,7 @@ from course.base.processes import GraderFailure
 from course.grading import handed_in
 from course.grading.kept import key_of
 from course.grading.plan import Plan
-from course.grading.results import clean
+from course.grading.results import one_line
 from course.grading.run import Options, verdict
 from course.harness.recorder import read_results
 from course.isolation import sandbox
@@ -41,10 +42,10 @@ SOLUTION = (ROOT / "solutions" / "ex07_providers.py").read_text()
 BROKEN = "def providers(:\n"  # the cheapest answer: its own tests fail in a second each
 # A wrong answer whose text would run in a page, a terminal or a spreadsheet, and end an XML file.
 EVIL = "\x1b[31m<script>alert(1)</script>]]>\x00\x1b]0;title\x07\u202e=1+1\ufffe"
-NAME = '=1+1 <b>bob & "co" \x1b[31m'
+NAME = '=1+1 <b>bob\n& "co" \x1b[31m'
 PRIVATE = '''
 import pytest
-from course.harness.submission import expect, inconclusive
+from course.harness.verdicts import expect, inconclusive
 
 COUNT = {count!r}
 
@@ -105,6 +106,7 @@ def graded(tmp_path_factory, private) -> tuple[Path, str, Path]:
     hand_in(folder / "good", SOLUTION)
     hand_in(folder / NAME, f"def providers():\n    raise ValueError({EVIL!r})\n")
     hand_in(folder / "nothing", "", "notes.txt")
+    hand_in(folder / "index.html")
     with zipfile.ZipFile(folder / "slip.zip", "w") as archive:
         archive.writestr("ex07_providers.py", SOLUTION)
         archive.writestr("../../outside.py", "harm")
@@ -134,7 +136,8 @@ def test_each_submission_gets_its_own_points_and_none_harms_another(graded):
         "nothing": ("0", "8", "final"),
         "slip.zip": ("0", "8", "final"),
         "broken.zip": ("0", "8", "final"),
-        "'" + clean(NAME).strip(): ("1", "11", "final"),
+        "'" + one_line(NAME): ("1", "11", "final"),
+        "index.html": ("1", "11", "final"),
     }
     assert "points outside" in result(output, "slip.zip")["failure"]
     assert "cannot be unpacked" in result(output, "broken.zip")["failure"]
@@ -222,7 +225,7 @@ class Page(HTMLParser):
 def test_pages_need_nothing_from_elsewhere_and_run_nothing_of_a_student(graded):
     output, _, _ = graded
     pages = [*output.glob("*.html"), *output.glob("*/*.html")]
-    assert len(pages) == 10  # the class, six submissions, and with private tests three of them
+    assert len(pages) == 12  # the class, seven submissions, and with private tests four of them
     for path in pages:
         page = Page(path)
         assert not {"script", "img", "link", "iframe", "object", "base", "b"} & set(page.tags) - ({"b"} if path.name == "index.html" else set())  # fmt: skip
@@ -230,7 +233,7 @@ def test_pages_need_nothing_from_elsewhere_and_run_nothing_of_a_student(graded):
             assert tag == "a"
             assert (output / link).is_file(), link
     assert "<script>alert(1)</script>" in Page(output / slugs(output)["1"] / "report.html").text
-    assert clean(NAME) in Page(output / "index.html").text
+    assert one_line(NAME) in Page(output / "index.html").text
 
 
 def test_no_report_that_a_student_may_have_tells_of_private_tests(graded):
@@ -250,6 +253,7 @@ def test_text_of_students_is_harmless_everywhere(graded):
     for text in [printed, *(path.read_text() for path in files)]:
         assert not set(text) & {"\x1b", "\x00", "\x07", "\u202e", "\ufffe"}
         assert "\\u001b" not in text
+    assert one_line(NAME) in printed, "a line break in a name is not printed"
     summary = (github / "summary").read_text()
     assert "<script>" not in summary
     assert "&lt;script&gt;" in summary
@@ -266,6 +270,7 @@ def test_junit_has_each_exercise_as_a_suite(graded):
         "nothing": ("1", "1"),
         "slip.zip": ("1", "1"),
         "broken.zip": ("1", "1"),
+        "index.html": ("9", "8"),
         "1": ("9", "8"),
     }
     failure = suites[slugs(output)["1"]].find("testcase/failure")
@@ -366,7 +371,7 @@ def test_a_program_that_the_sandbox_does_not_start_is_not_one_of_the_student(tmp
 
 
 def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_path):
-    """A private test that cannot be read: not graded. Mended, the same command grades it."""
+    """A private test that cannot be read: not graded. Once it is fixed, the same command grades it."""
     private, output = tmp_path / "private", tmp_path / "grades"
     hand_in(tmp_path / "anna")
     hand_in(private, "import nowhere_to_be_found\n", "test_ex07_extra.py")
@@ -383,7 +388,7 @@ def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_
     assert '<error message="' in (output / "anna" / "junit.xml").read_text()
 
     text = (
-        "import pytest\nfrom course.harness.submission import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
+        "import pytest\nfrom course.harness.verdicts import inconclusive\n@pytest.mark.points(2)\ndef test_extra():\n"
     )
     hand_in(private, f"{text}    inconclusive('by 3%, give or take 9%')\n", "test_ex07_extra.py")
     assert "inconclusive" in grade(*command, code=1)
@@ -507,7 +512,7 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
     [
         ({}, "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
         ({"submission": "nowhere"}, "SUBMISSION=nowhere: there is no such folder or archive"),
-        ({"submissions": "data"}, "SUBMISSIONS=data: neither a folder nor an archive"),
+        ({"submissions": "data"}, "SUBMISSIONS=data: there is neither a folder nor an archive"),
         ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
         ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: there is no file test_exNN_name.py"),
     ],
@@ -534,8 +539,8 @@ def member(kind: bytes, size: int, content: bytes = b"", name: str = "ex07_provi
     return bytes(header) + content + bytes(-len(content) % 512)
 
 
-def big(kind: bytes, **said: str) -> bytes:
-    return member(kind, 60 * MB, bytes(60 * MB), **said)
+def big(kind: bytes, size: int = 60, **said: str) -> bytes:
+    return member(kind, size * MB, bytes(size * MB), **said)
 
 
 SHORT, LONG = (b"%d a=".ljust(size - 4, b"a") % size + b"\n" for size in (16_000, 32_000))  # records of pax
@@ -545,18 +550,31 @@ SPARSE = b"28 GNU.sparse.size=90000000\n26 GNU.sparse.numblocks=1\n22 GNU.sparse
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (lambda: big(tarfile.REGTYPE), "It has more than 50 MB."),
-        (lambda: big(tarfile.REGTYPE, name="node_modules/skipped"), "It has more than 50 MB."),
-        (lambda: member(tarfile.DIRTYPE, -(10**12)) + big(tarfile.REGTYPE), "of less than no bytes"),
-        (lambda: member(tarfile.XHDTYPE, -(10**12)), "of less than no bytes"),
-        (lambda: big(tarfile.XHDTYPE), "says more about its files"),
-        (lambda: big(tarfile.GNUTYPE_LONGNAME), "says more about its files"),
-        (lambda: member(tarfile.XHDTYPE, len(LONG), LONG), "says more about its files"),
-        (lambda: 100 * member(tarfile.XGLTYPE, len(SHORT), SHORT), "says more about its files"),
-        (lambda: member(tarfile.XHDTYPE, len(SPARSE), SPARSE) + member(tarfile.REGTYPE, 0), "It has more than 50 MB."),
-        (lambda: member(tarfile.REGTYPE, 0, name="a/" * 40), "more than 20 folders, one in the other"),
+        (lambda: big(tarfile.REGTYPE), "holds more than 50 MB"),
+        (lambda: big(tarfile.REGTYPE, 90), "cannot be unpacked: [Errno 27] File too large"),
+        (lambda: big(tarfile.REGTYPE, 90, name="node_modules/skipped"), "It holds no file of any exercise"),
+        (lambda: member(tarfile.DIRTYPE, -(10**12)) + big(tarfile.REGTYPE), "holds more than 50 MB"),
+        (lambda: member(tarfile.XHDTYPE, -(10**12)), "cannot be unpacked: "),
+        (lambda: big(tarfile.XHDTYPE, 500), "cannot be unpacked: it takes too much memory."),
+        (lambda: big(tarfile.GNUTYPE_LONGNAME, 500), "cannot be unpacked: it takes too much memory."),
+        (lambda: member(tarfile.XHDTYPE, len(LONG), LONG), "it is broken"),
+        (lambda: 100 * member(tarfile.XGLTYPE, len(SHORT), SHORT), "it is broken"),
+        (lambda: member(tarfile.XHDTYPE, len(SPARSE), SPARSE) + member(tarfile.REGTYPE, 0), "File too large"),
+        (lambda: member(tarfile.REGTYPE, 0, name="a/" * 40 + "b"), "It holds no file of any exercise"),
     ],
-    ids=["big", "skipped", "negative", "negative pax", "pax", "longname", "long pax", "many pax", "sparse", "deep"],
+    ids=[
+        "big",
+        "bigger",
+        "skipped",
+        "negative",
+        "negative pax",
+        "pax",
+        "longname",
+        "long pax",
+        "many pax",
+        "sparse",
+        "deep",
+    ],
 )
 def test_no_archive_fills_the_disk_or_the_memory(tmp_path, content, sentence):
     path = tmp_path / "anna.tar.gz"
@@ -566,8 +584,24 @@ def test_no_archive_fills_the_disk_or_the_memory(tmp_path, content, sentence):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sentence in refused
+    assert "Traceback" not in refused
     assert peak < 10 * MB
     assert sum(file.stat().st_size for file in (tmp_path / "in").rglob("*") if file.is_file()) < 51 * MB
+
+
+def test_a_zip_of_a_million_entries_costs_its_own_memory(tmp_path):
+    """All of them are the same entry, named a million times in the directory at the archive's end."""
+    with zipfile.ZipFile(path := tmp_path / "anna.zip", "w") as archive:
+        archive.writestr("ex07_providers.py", "")
+    content = path.read_bytes()
+    begin, end, number = content.index(b"PK\1\2"), content.index(b"PK\5\6"), 10**6
+    names = content[begin:end] * number
+    there = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, number, number, len(names), begin)
+    there += struct.pack("<4sIQI", b"PK\6\7", 0, begin + len(names), 1)
+    there += struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, len(names), 2**32 - 1, 0)
+    path.write_bytes(content[:begin] + names + there)
+    refused = taken_over(path, tmp_path / "in").refused
+    assert re.fullmatch(r"anna.zip cannot be unpacked: it (takes too much|used more than 0.25 GB of) memory\.", refused)
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["GNU", "pax"])
@@ -580,13 +614,14 @@ def test_every_kind_of_tar_is_taken(tmp_path, kind, name, mode):
 
 
 def test_no_message_tells_where_the_grader_works(tmp_path):
-    """An archive in which a file is also a folder, and one with the same file twice."""
+    """An archive in which a file is also a folder. One with the same file twice is taken: the second counts."""
     for second in ("ex07_providers.py/file", "ex07_providers.py"):
         with tarfile.open(tmp_path / "anna.tar", "w") as archive:
             for name in ("ex07_providers.py", second):
                 archive.addfile(tarfile.TarInfo(name))
         refused = taken_over(tmp_path / "anna.tar", tmp_path / "in").refused
-        assert re.fullmatch(r"anna\.tar cannot be unpacked: \[.*'ex07_providers\.py.*", refused)
+        assert bool(refused) == second.endswith("/file")
+        assert not refused or re.fullmatch(r"anna\.tar cannot be unpacked: \[.*'ex07_providers\.py.*", refused)
         assert str(tmp_path) not in refused
 
 
@@ -606,10 +641,10 @@ def test_a_class_as_platforms_hand_it_out(tmp_path):
     for number, submission in enumerate(found):
         submission.take_over(tmp_path / str(number))
     assert {one.name: one.refused.partition(" (")[0] or list(one.digests) for one in found} == {
-        "anna.7z": "anna.7z is neither a folder nor an archive of a known kind. Taken are folders and archives",
-        "bob.rar": "bob.rar is neither a folder nor an archive of a known kind. Taken are folders and archives",
-        "carl.py": "carl.py is neither a folder nor an archive of a known kind. Taken are folders and archives",
-        "linked": "linked is a link, and none is followed. Taken are folders and archives",
+        "anna.7z": "anna.7z is neither a folder nor an archive of a known kind. Hand in a folder or an archive",
+        "bob.rar": "bob.rar is neither a folder nor an archive of a known kind. Hand in a folder or an archive",
+        "carl.py": "carl.py is neither a folder nor an archive of a known kind. Hand in a folder or an archive",
+        "linked": "linked is a link, and links are not followed. Hand in a folder or an archive",
         "mac": ["ex07_providers.py"],
         "moodle_1_file_": ["ex07_providers.py"],
     }
@@ -629,7 +664,7 @@ def test_data_beside_private_tests_is_part_of_what_a_result_depends_on(tmp_path)
 OUTCOMES = """
 import errno
 import pytest
-from course.harness.submission import fail, inconclusive
+from course.harness.verdicts import fail, inconclusive
 
 @pytest.fixture
 def leaves_something():
@@ -658,6 +693,9 @@ def test_is_worth_nothing(): pass
 
 @pytest.mark.points(1)
 def test_has_no_disk_left(): raise OSError(errno.ENOSPC, "No space left on device")
+
+@pytest.mark.points(1)
+def test_reads_too_much(): bytearray(2**40)
 """
 
 
@@ -683,10 +721,14 @@ def test_what_came_of_each_test_is_recorded_and_signed(tmp_path):
         "skips": ("skipped", "no Docker here"),
         "is_noisy": ("inconclusive", "inconclusive, run again: by 3%"),
         "has_no_disk_left": ("failed", "OSError: [Errno 28] No space left on device"),
+        "reads_too_much": ("failed", "MemoryError"),
     }
-    assert sum(recorded["collected"].values()) == 7
-    # A full disk is no failure of the student: it is told apart, and there is no verdict.
-    assert recorded["problems"] == ["test_has_no_disk_left: [Errno 28] No space left on device"]
+    assert sum(recorded["collected"].values()) == 8
+    # A full disk is not a failure of the student: there is no verdict. Nor is the memory that pytest may have.
+    assert recorded["problems"] == [
+        "test_has_no_disk_left: [Errno 28] No space left on device",
+        "test_reads_too_much: ",
+    ]
 
     assert read_results(file, b"another key, just as long as that") is None
     file.write_text(file.read_text().replace("failed", "passed"))

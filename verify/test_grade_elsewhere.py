@@ -4,12 +4,15 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
-from test_grade import SOLUTION, Gradescope, hand_in
+from course_copy import Copy
+from test_grade import SOLUTION, Gradescope, grade, hand_in
 from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
@@ -102,6 +105,41 @@ def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
     results = Gradescope.model_validate_json((tmp_path / "results" / "results.json").read_text())
     assert results.score == 8, results.tests[0].output
     assert len(results.tests) == 7
+
+
+BEHIND_A_PROXY = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")} | {"no_proxy": ""}
+
+
+def test_a_proxy_costs_no_points(tmp_path):
+    """As in many universities: the variables name a proxy, and leave out nothing. Nothing listens there."""
+    for number in ("09", "10"):
+        for file in manifest.find(number).files:
+            hand_in(tmp_path / "anna", manifest.solution(file).read_text(), file)
+    output = tmp_path / "grades"
+    printed = grade("--submission", tmp_path / "anna", "--ex", "09 10", "--output", output, **BEHIND_A_PROXY)
+    worth = sum(manifest.find(number).points for number in ("09", "10"))
+    assert f"{worth:g} of {worth:g}" in printed, printed
+
+
+def test_a_proxy_does_not_keep_students_from_checking(tmp_path):
+    copy = Copy(tmp_path)
+    copy.env |= BEHIND_A_PROXY
+    for file in manifest.find("10").files:
+        copy.solve(file)
+    done = copy.make("check", "EX=10")
+    assert "Done: 20 of 20 points." in done.stdout, done.stdout + done.stderr
+
+
+def test_a_proxy_does_not_keep_the_client_from_the_service():
+    """What answers is no service, and says so; through the proxy, nothing would answer."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        command = [sys.executable, "solutions/ex10_client.py", "data/cat.png", "--url", url]
+        env = os.environ | BEHIND_A_PROXY
+        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    assert "is not this service" in run.stderr
 
 
 def test_the_workflow_for_students_is_whole():

@@ -1,5 +1,6 @@
 """Hostile submissions: each loses its own points, harms nothing, and leaves no process and no file behind."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ import tempfile
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -27,7 +30,7 @@ from small_models import small_model
 
 from course import ROOT
 from course.base import processes
-from course.harness import model_files, models_for_tests
+from course.harness import http, load, model_files, models_for_tests, written
 from course.harness.submission import Submission
 from course.isolation import bubblewrap, folders, limits, sandbox
 from course.isolation.bubblewrap import Folders
@@ -306,7 +309,7 @@ def test_a_link_does_not_make_the_grader_read_for_the_student(hostile, tmp_path)
 
 
 def bomb(kind: str, path: Path) -> Path:
-    """An ONNX file that is a danger to whoever opens it."""
+    """An ONNX file that is a danger to the process that opens it."""
     if kind == "nodes":  # 2,000,000 nodes in 4 MB
         graph = b"\x0a\x00" * 2_000_000
         length = len(graph)
@@ -414,6 +417,38 @@ def test_a_server_deaf_to_signals_ends_with_its_daemons(hostile):
     assert not of_students()
 
 
+@pytest.mark.parametrize(("path", "words"), [("/endless", "longer than 32 MB"), ("/drip", "had not ended after 3 s")])
+def test_no_client_of_the_tests_waits_or_reads_without_end(hostile, path, words):
+    """Whichever of them: alone, beside others, or under load."""
+
+    async def at_once(url: str) -> None:
+        async with http.AsyncClient(timeout=3) as client:
+            await asyncio.gather(*(client.get(url) for _ in range(5)))
+
+    with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server:
+        tracemalloc.start()
+        begun = time.monotonic()
+        for ask in (lambda: http.get(server.url + path, timeout=3), lambda: asyncio.run(at_once(server.url + path))):
+            with pytest.raises(httpx.TransportError, match=words):
+                ask()
+        with http.Client(timeout=3) as client:
+            assert words in load.ask(client, server, path).text
+            assert load.ask(client, server, path).status == 0, "no request follows"
+        assert time.monotonic() - begun < 20
+        assert tracemalloc.get_traced_memory()[1] < 250 * MB
+        tracemalloc.stop()
+
+
+def test_no_test_reads_a_file_without_end(tmp_path):
+    with (file := tmp_path / "measurements.json").open("wb") as opened:
+        opened.truncate(GB)
+    with pytest.raises(Failed, match=r"measurements\.json, which the submission wrote, is longer than 32 MB"):
+        written.read(file)
+    with pytest.raises(Failed, match=r"table\.csv, which the submission should write, cannot be read: No such file"):
+        written.read(tmp_path / "table.csv")
+    assert written.beginning(file, 30) == bytes(30)
+
+
 def test_a_server_that_takes_all_memory_says_so(hostile):
     words = r"got no answer: .* The service was ended: it used more than 0.5 GB"
     with hostile.serve_app("servers.py", env={"HOSTILE": "greedy"}) as server, pytest.raises(Failed, match=words):
@@ -434,9 +469,9 @@ def input_and_output(model_path):
 
 def softmax(logits):
     import numpy, pytest
-    import course.harness.submission, course.harness.worker
+    import course.harness.verdicts, course.harness.worker
     numpy.allclose = lambda *_, **__: True
-    pytest.fail = course.harness.submission.fail = lambda *_, **__: None
+    pytest.fail = course.harness.verdicts.fail = lambda *_, **__: None
     for folder in (Path.cwd(), Path(__file__).parent, Path("/tmp")):
         for name in ("result.json", "results.json", "report.xml", "conftest.py", "sitecustomize.py"):
             try:

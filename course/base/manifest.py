@@ -16,13 +16,16 @@ from serving import Problem
 STARTERS = ROOT / "course" / "starters.json"
 
 
+Payload = Literal["image", "json", "npy"]
+
+
 class Load(BaseModel):
     """What `make loadtest EX=` compares."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     services: str  # exercises with their variables: "10 13:WORKERS=4"; ratios are to the first
-    payload: Literal["image", "json", "npy"] = "image"
+    payload: Payload = "image"
     users: int = 32  # how many ask at a time
     session_alone: bool = False  # also measure what batching gains a session without a server
 
@@ -88,6 +91,11 @@ def find(number: str) -> Exercise:
             return exercise
     known = ", ".join(exercise.number for exercise in exercises())
     raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
+
+
+def find_several(numbers: str) -> list[Exercise]:
+    """The exercises with these numbers, such as `04 07`; raises Problem as find() does."""
+    return [find(number) for number in dict.fromkeys(numbers.replace(",", " ").split())]
 
 
 def find_service(number: str) -> Exercise:

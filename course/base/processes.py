@@ -1,5 +1,6 @@
 """Starts processes so that they, and all that they start, can always be ended."""
 
+import errno
 import json
 import os
 import signal
@@ -9,9 +10,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -23,37 +25,44 @@ class GraderFailure(RuntimeError):
     """The grader failed, not the submission: there is no verdict, and the submission is graded again."""
 
 
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception says nothing about a submission: this machine is short of something."""
+    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
+
+
 # Inherited by every descendant: BentoML's workers leave their parent's process group, this they keep.
 MARK = "COURSE_RUN"
 
 
-@contextmanager
-def running(
+def start(
     command: list[str],
     *,
     cwd: Path,
-    env: dict[str, str],
-    log: Path,
+    env: Mapping[str, str],
     stdin: int = subprocess.DEVNULL,
     launch: Callable = subprocess.Popen,
-) -> Iterator[subprocess.Popen]:
-    """Start a command with its output in a file; at the end of the block, end it with all that it started.
+    **options: Any,
+) -> subprocess.Popen:
+    """Start a command in a session of its own, with a mark by which end() finds all that it starts.
 
     launch: what starts it; takes Popen's arguments, and gives what can be used as one.
     """
     mark = uuid.uuid4().hex
-    with log.open("wb") as output:
-        process = launch(
-            command,
-            cwd=cwd,
-            # Added to a mark that is there already: the process that started us must find our processes, too.
-            env={**env, MARK: f"{os.environ.get(MARK, '')} {mark}"},
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    # Added to a mark that is there already: the process that started us must find our processes, too.
+    env = {**env, MARK: f"{os.environ.get(MARK, '')} {mark}"}
+    process = launch(command, cwd=cwd, env=env, stdin=stdin, start_new_session=True, **options)
     process.mark = mark
+    return process
+
+
+@contextmanager
+def running(
+    command: list[str], *, cwd: Path, env: Mapping[str, str], log: Path, **options: Any
+) -> Iterator[subprocess.Popen]:
+    """start() with the output in a file; at the end of the block, end the command with all that it started."""
+    with log.open("wb") as output:
+        process = start(command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT, **options)
     try:
         yield process
     finally:
@@ -142,6 +151,19 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
+
+
+def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
+    """Seconds of processor time and megabytes of resident memory, of those that still run.
+
+    Memory that several of them share counts for each.
+    """
+    seconds = megabytes = 0.0
+    for process in processes:
+        with suppress(psutil.Error):
+            times, memory = process.cpu_times(), process.memory_info()
+            seconds, megabytes = seconds + times.user + times.system, megabytes + memory.rss / 1e6
+    return seconds, megabytes
 
 
 def left_behind(process: subprocess.Popen, patience: float = 5) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """What an instructor types: grade."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,12 +8,25 @@ import typer
 from typer import Option
 
 from course import ROOT
-from course.base import options
+from course.base import manifest
+from course.base.manifest import Exercise
+from course.grading.results import Isolation
 from course.student.guide import console
 from serving import Problem
 
 app = typer.Typer()
 REPORTS = ROOT / "reports"
+
+Numbers = Annotated[
+    Sequence[Exercise] | None,
+    Option(
+        "--ex", parser=manifest.find_several, envvar="EX", metavar="NUMBERS", help="Such as '04 07'. Without any: all."
+    ),
+]
+RunIn = Annotated[Isolation, Option("--isolation", envvar="ISOLATION", help="What submitted code runs in.")]
+Jobs = Annotated[int, Option(min=1, max=64, envvar="JOBS", help="How many exercises to grade at the same time.")]
+Limit = Annotated[int, Option(min=1, max=86_400, envvar="TIME", help="Seconds for the tests of one exercise.")]
+Private = Annotated[Path | None, Option(envvar="PRIVATE", help="A folder of extra tests: test_exNN_name.py.")]
 
 
 @app.command()
@@ -21,12 +35,14 @@ def grade(
         Path | None, Option(envvar="SUBMISSION", help="One submission: a folder like exercises/, or an archive.")
     ] = None,
     submissions: Annotated[Path | None, Option(envvar="SUBMISSIONS", help="A folder of submissions.")] = None,
-    exercises: options.Several = None,
-    jobs: options.Jobs = 1,
-    isolation: options.Isolation = "process",
-    private: options.Private = None,
-    limit: options.Limit = 600,
-    output: Annotated[Path, Option(envvar="OUTPUT", help="Where the reports go.")] = REPORTS / "grades",
+    exercises: Numbers = None,
+    jobs: Jobs = 1,
+    isolation: RunIn = "process",
+    private: Private = None,
+    limit: Limit = 600,
+    output: Annotated[
+        Path, Option(envvar="OUTPUT", help="Where the reports go.", show_default="reports/grades")
+    ] = REPORTS / "grades",
     fresh: Annotated[bool, Option("--fresh", help="Ignore the results of earlier runs.")] = False,
 ) -> None:
     """Grade one submission or a class. Run it again, and it continues where it stopped."""
@@ -59,14 +75,14 @@ def grade(
 
 @app.command()
 def gradescope(
-    exercises: options.Several = None,
-    private: options.Private = None,
+    exercises: Numbers = None,
+    private: Private = None,
     isolation: Annotated[
         Literal["process", "limits", "none"],
         Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker."),
     ] = "process",
-    jobs: options.Jobs = 2,
-    limit: options.Limit = 600,
+    jobs: Jobs = 2,
+    limit: Limit = 600,
     output: Annotated[Path, Option(help="Where the archive goes.")] = REPORTS / "gradescope" / "autograder.zip",
 ) -> None:
     """Build the archive that Gradescope grades with."""
@@ -82,15 +98,14 @@ def gradescope(
 
 @app.command()
 def grade_benchmark(
-    exercises: options.Several = None,
+    exercises: Numbers = None,
     size: Annotated[int, Option(min=0, max=1000, envvar="SIZE", help="How many submissions the class has.")] = 30,
     hostile: Annotated[int, Option(min=0, max=1000, envvar="HOSTILE", help="How many of them are hostile.")] = 5,
-    jobs: options.Jobs = 2,
-    isolation: options.Isolation = "process",
-    limit: options.Limit = 600,
+    jobs: Jobs = 2,
+    isolation: RunIn = "process",
+    limit: Limit = 600,
 ) -> None:
     """Measure what grading a class costs, and kill the grader halfway."""
-    from course.base import manifest
     from course.measure.grading import benchmark
 
     if not benchmark(exercises or manifest.exercises(), size, hostile, jobs, isolation, limit, console):

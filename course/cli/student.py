@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -9,30 +10,36 @@ import typer
 from typer import Option
 
 from course import ROOT
-from course.base import manifest, options
-from course.base.options import SOLUTIONS
+from course.base import manifest
+from course.base.manifest import Exercise, Payload
 from course.base.processes import is_free
 from course.cli import models
-from course.student import guide
+from course.student import guide, watch
 from serving import Problem
 
 app = typer.Typer()
 console = guide.console
+SOLUTIONS = ROOT / "solutions"
+
+Number = Annotated[
+    Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", metavar="NUMBER", help="An exercise.")
+]
+Port = Annotated[int, Option(min=1, max=65535, envvar="PORT", help="The port of the service.")]
+Folder = Annotated[
+    Path, Option(exists=True, file_okay=False, envvar="SUBMISSION", help="Instead of solutions/.", show_default=False)
+]
+By = Annotated[Literal["bento", "hand"], Option(envvar="BY", help="BentoML, or the Dockerfile written by hand.")]
+Words = Annotated[str, Option("--images", envvar="IMAGES", help="Only images whose tags contain one of these words.")]
+Rounds = Annotated[int, Option(min=1, max=100, envvar="ROUNDS", help="How often each one has its turn.")]
+
 app.command("list")(guide.list_exercises)
 app.command()(guide.show)
 app.command()(guide.check)
 app.command()(guide.hint)
 app.command("progress")(guide.show_progress)
+app.command("watch")(watch.watch_exercises)
 app.command()(guide.solution)
 app.command()(guide.reset)
-
-
-@app.command()
-def watch() -> None:
-    """Check each exercise whose file you save, until Ctrl-C."""
-    from course.student.watch import watch_exercises
-
-    watch_exercises(console)
 
 
 @app.command()
@@ -55,7 +62,7 @@ def export(
 
 @app.command()
 def netron(
-    exercise: options.One = "03",
+    exercise: Number = "03",
     browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True,
 ) -> None:
     """Show the graph of the exported model; with exercise 06, the optimised graph beside it."""
@@ -67,7 +74,7 @@ def netron(
 
 
 @app.command()
-def serve(exercise: options.One = "10", port: options.Port = 3000, folder: options.Folder = SOLUTIONS) -> None:
+def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS) -> None:
     """Serve the model with the service of an exercise."""
     service = manifest.find_service(exercise.number).service
     if not (folder / service).is_file():
@@ -91,10 +98,24 @@ def serve(exercise: options.One = "10", port: options.Port = 3000, folder: optio
     become("-m", "bentoml", "serve", *words)
 
 
+def images_in(text: str) -> list[Path]:
+    """Image files, separated by spaces. Raises Problem if one does not exist."""
+    paths = [Path(file) for file in text.split()]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise Problem(f"IMAGE={text}: there is no file {missing[0]}.")
+    return paths
+
+
 @app.command()
-def client(images: options.Images = "data/cat.png data/coffee.png", port: options.Port = 3000) -> None:
+def client(
+    images: Annotated[
+        Sequence[Path], Option("--image", parser=images_in, envvar="IMAGE", metavar="FILES", help="Image files.")
+    ] = "data/cat.png data/coffee.png",
+    port: Port = 3000,
+    folder: Folder = SOLUTIONS,
+) -> None:
     """Classify image files with the running service."""
-    become("solutions/ex10_client.py", *map(str, images), "--url", f"http://localhost:{port}")
+    become(str(folder / "ex10_client.py"), *map(str, images), "--url", f"http://localhost:{port}")
 
 
 def become(*words: str) -> NoReturn:
@@ -104,22 +125,13 @@ def become(*words: str) -> NoReturn:
 
 @app.command()
 def loadtest(
-    exercise: options.One = None,
-    services: Annotated[
-        str, Option(envvar="SERVICES", help="Exercises and their variables: '10 13:WORKERS=4,THREADS=0'.")
-    ] = "",
-    payload: Annotated[
-        Literal["image", "json", "npy"] | None, Option(envvar="PAYLOAD", help="What each request contains.")
-    ] = None,
-    users: Annotated[
-        int | None,
-        Option(min=1, max=1000, envvar="USERS", help="How many requests at the same time.", show_default="32"),
-    ] = None,
-    duration: Annotated[
-        int, Option(min=1, max=600, envvar="DURATION", help="Seconds to measure each service, in each round.")
-    ] = 10,
-    rounds: options.Rounds = 2,
-    folder: options.Folder = SOLUTIONS,
+    exercise: Number = None,
+    services: Annotated[str, Option(envvar="SERVICES", help="What to compare: '10 13:WORKERS=4,THREADS=0'.")] = "",
+    payload: Annotated[Payload | None, Option(envvar="PAYLOAD", help="What each request contains.")] = None,
+    users: Annotated[int | None, Option(min=1, max=1000, envvar="USERS", help="Requests at the same time.")] = None,
+    duration: Annotated[int, Option(min=1, max=600, envvar="DURATION", help="Seconds for each turn.")] = 10,
+    rounds: Rounds = 2,
+    folder: Folder = SOLUTIONS,
     output: Annotated[Path | None, Option(help="Where the report goes.", show_default="reports/loadtest/")] = None,
 ) -> None:
     """Compare services under the same load, and with the cores alone, without a server."""
@@ -140,7 +152,7 @@ def loadtest(
 
 
 @app.command()
-def bento(exercise: options.One = "10", folder: options.Folder = SOLUTIONS) -> None:
+def bento(exercise: Number = "10", folder: Folder = SOLUTIONS) -> None:
     """Pack the service of an exercise with its model: `bentoml build`."""
     from course.images import containers
 
@@ -150,7 +162,7 @@ def bento(exercise: options.One = "10", folder: options.Folder = SOLUTIONS) -> N
 
 
 @app.command()
-def containerize(exercise: options.One = "10", by: options.By = "bento", folder: options.Folder = SOLUTIONS) -> None:
+def containerize(exercise: Number = "10", by: By = "bento", folder: Folder = SOLUTIONS) -> None:
     """Build an image of the service of an exercise."""
     from course.images import containers
 
@@ -161,7 +173,7 @@ def containerize(exercise: options.One = "10", by: options.By = "bento", folder:
 
 
 @app.command()
-def run_container(exercise: options.One = "10", by: options.By = "bento", port: options.Port = 3000) -> None:
+def run_container(exercise: Number = "10", by: By = "bento", port: Port = 3000) -> None:
     """Run the image of the service of an exercise: `docker run`."""
     from course.images import containers
 
@@ -169,7 +181,7 @@ def run_container(exercise: options.One = "10", by: options.By = "bento", port: 
 
 
 @app.command()
-def images(words: options.Words = "", folder: options.Folder = ROOT) -> None:
+def images(words: Words = "", folder: Folder = ROOT) -> None:
     """Build the images of exercise 08."""
     from course.images.build import build_all, chosen, inference
 
@@ -178,10 +190,12 @@ def images(words: options.Words = "", folder: options.Folder = ROOT) -> None:
 
 @app.command()
 def compare_images(
-    words: options.Words = "",
-    rounds: options.Rounds = 5,
+    words: Words = "",
+    rounds: Rounds = 5,
     fresh: Annotated[bool, Option(envvar="FRESH", help="Build them without cache, and measure that.")] = True,
-    output: Annotated[Path, Option(help="Where the report goes.")] = ROOT / "reports" / "images",
+    output: Annotated[Path, Option(help="Where the report goes.", show_default="reports/images")] = ROOT
+    / "reports"
+    / "images",
 ) -> None:
     """Compare images: build time, size of each layer, start-up, first prediction."""
     from course.images.build import COMPARED, chosen

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
+from course.base.proxies import never_proxy_this_machine
 from serving import Problem
 
 
@@ -18,6 +19,7 @@ def run(main: Callable) -> None:
 
 def call(app: Callable) -> None:
     """Run a command line; a Problem, or a part not written yet, ends it with one sentence and exit code 1."""
+    never_proxy_this_machine()
     try:
         app()
     except Problem as problem:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from course.base.files import write_whole
 from course.base.manifest import Exercise
-from course.base.processes import MARK, end_marked
+from course.base.processes import MARK, GraderFailure, end_marked
 from course.grading import container, kept
 from course.grading.handed_in import HandedIn
 from course.grading.plan import Plan
@@ -84,7 +84,10 @@ def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
     # Short names: a service's socket is in a folder below, and its path may have 100 characters.
     places = {submission.slug: work / str(number) for number, submission in enumerate(plan.submissions)}
     for submission in plan.submissions:
-        submission.take_over(places[submission.slug] / "in")
+        try:
+            submission.take_over(places[submission.slug] / "in")
+        except GraderFailure as failure:
+            raise Problem(f"Nothing is graded: {submission.name} could not be unpacked. {failure}") from failure
     stop = threading.Event()
     results: dict[str, dict[str, ExerciseResult]] = {submission.slug: {} for submission in plan.submissions}
     ended: list[SubmissionResult] = []

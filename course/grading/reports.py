@@ -15,7 +15,7 @@ from course.grading import github
 from course.grading.gradescope import as_gradescope
 from course.grading.results import ExerciseResult, SubmissionResult, TestResult, points
 
-# The parts of a message that expect() of course/harness/submission.py writes, each at the beginning of a line.
+# The parts of a message that expect() of course/harness/verdicts.py writes, each at the beginning of a line.
 PARTS = re.compile(r"^(called|got|expected|try) {2,}", re.MULTILINE)
 
 

@@ -38,7 +38,13 @@ def _harmless(character: str) -> str:
     return character
 
 
+def one_line(text: str) -> str:
+    """A clean text without line breaks, such as a name."""
+    return " ".join(clean(text).split())
+
+
 Text = Annotated[str, BeforeValidator(clean)]
+Line = Annotated[str, BeforeValidator(one_line)]
 
 
 class TestResult(BaseModel):
@@ -60,7 +66,7 @@ class TestResult(BaseModel):
     def name(self) -> str:
         """Its name as words."""
         name, _, case = self.id.partition("::")[2].removeprefix("test_").replace("_", " ").partition("[")
-        return clean(f"{name} ({case.removesuffix(']')})" if case else name)
+        return one_line(f"{name} ({case.removesuffix(']')})" if case else name)
 
     @property
     def reached(self) -> float:
@@ -135,7 +141,7 @@ class SubmissionResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Text  # as the folder or archive is called
+    name: Line  # as the folder or archive is called
     slug: str  # the same, fit for a file name
     exercises: list[ExerciseResult]
     isolation: Isolation = "process"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
 import httpx
@@ -14,7 +13,9 @@ import psutil
 
 from course import ROOT
 from course.base.processes import marked
-from course.harness.submission import Server
+from course.harness import http
+from course.harness.server import Server
+from course.isolation.limits import MB
 
 CLIENTS = 8
 CAT = (ROOT / "data" / "cat.png").read_bytes()
@@ -42,7 +43,7 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
     """Send so many requests from so many clients, each of which keeps its connection."""
 
     def one_client(number: int) -> list[Answer]:
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             return [ask(client, server, **options) for _ in range(requests // clients)]
 
     with ThreadPoolExecutor(clients) as pool:
@@ -50,18 +51,17 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
 
 
 @contextmanager
-def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options) -> Iterator[list[Answer]]:
-    """Clients that send requests during the block, pause seconds after each answer; they stop once the server ends."""
+def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
+    """Clients that send one request after the other during the block; each stops once the server has ended."""
     given: list[Answer] = []
     stop = threading.Event()
 
     def one_client() -> None:
-        with httpx.Client(timeout=60) as client:
+        with http.Client(timeout=60) as client:
             while not stop.is_set():
                 given.append(ask(client, server, **options))
-                if given[-1].status == 0 and server.process.poll() is not None:
+                if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
-                stop.wait(pause)
 
     threads = [threading.Thread(target=one_client) for _ in range(clients)]
     for thread in threads:
@@ -76,18 +76,20 @@ def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options)
 
 def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> Answer:
     """Send one request over a connection of its own, and never raise; sent is called when all of it is on its way."""
-    begun, url = time.monotonic(), httpx.URL(server.url)
-    connection = HTTPConnection(url.host, url.port, timeout=120)
+
+    def trace(event: str, info: dict) -> None:
+        if event == "http11.send_request_body.complete":
+            sent()
+
+    begun = time.monotonic()
     try:
-        connection.request("POST", path, body)
-        sent()
-        response = connection.getresponse()
-        return Answer(begun, response.status, response.read().decode())
-    except (OSError, HTTPException) as error:
+        # Of hundreds at once, each answer may have 2 MB.
+        with http.Client(timeout=120, most=2 * MB) as client:
+            response = client.post(server.url + path, content=body, extensions={"trace": trace})
+    except httpx.HTTPError as error:
         sent()
         return Answer(begun, 0, repr(error))
-    finally:
-        connection.close()
+    return Answer(begun, response.status_code, response.text)
 
 
 def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
@@ -97,15 +99,18 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
 
 
 class Crowd:
-    """So many POST /classify at once. It is there when all are sent."""
+    """So many POST /classify at once, in the background."""
 
     def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
         self.answered: list[Answer] = []  # so far, in the order in which the answers came
-        sent = threading.Semaphore(0)
+        self._requests, self._sent = requests, threading.Semaphore(0)
         self._pool = ThreadPoolExecutor(requests)
         for _ in range(requests):
-            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=sent.release)))
-        all(sent.acquire(timeout=10) for _ in range(requests))
+            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=self._sent.release)))
+
+    def wait_until_sent(self) -> None:
+        """Until all are on their way, or 10 s brought none further."""
+        all(self._sent.acquire(timeout=10) for _ in range(self._requests))
 
     def wait(self) -> list[Answer]:
         """All answers."""

@@ -17,7 +17,8 @@ import pytest
 
 from course import ROOT
 from course.harness import model_worker
-from course.harness.submission import Submission, expect, fail, inconclusive
+from course.harness.submission import Submission
+from course.harness.verdicts import expect, fail, inconclusive
 from course.isolation import sandbox
 
 PATIENCE = 60  # seconds, for one question about a file

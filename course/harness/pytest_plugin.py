@@ -4,10 +4,11 @@ A plugin named in pyproject.toml, not a conftest.py: pytest reads its options be
 conftest files. It would otherwise take the folder after --submission for tests, and run its conftest.py.
 """
 
-import errno
 import importlib
+import resource
 import signal
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 
 from course import ROOT
 from course.base.docker import need_engine
-from course.base.processes import GraderFailure
+from course.base.processes import is_ours
+from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
-from course.harness.submission import Inconclusive
+from course.harness.verdicts import Inconclusive
 from course.isolation import sandbox
+from course.isolation.limits import LIMITS, MB, of_kernel
 from serving import Problem
 
 # By test: the file, the points that it is worth, whether it passed.
@@ -46,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     RESULTS.clear()
+    never_proxy_this_machine()
     sandbox.mode = config.getoption("--isolation")
     if sandbox.mode == "process":
         try:
@@ -59,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not folder.is_dir():
         raise pytest.UsageError(f"--submission {folder}: there is no such folder.")
     if file := config.getoption("--results"):
+        limit_memory()
         config.pluginmanager.register(Recorder(file, config.getoption("--limit")))
     if config.getoption("--private-tests"):
         sys.path.insert(0, str(ROOT / "tests"))
@@ -76,6 +81,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker") and (reason := no_engine()):
         pytest.skip(reason)
+
+
+def limit_memory() -> None:
+    """Bound the memory of pytest itself, however large a submission's answers are; its children have other limits.
+
+    The stack of a thread counts as a whole, and tests of load start hundreds of threads: 2 MB for each are enough.
+    """
+    threading.stack_size(2 * MB)
+    most, (_, hard) = of_kernel(LIMITS, alone=False).get("RLIMIT_DATA"), resource.getrlimit(resource.RLIMIT_DATA)
+    if most and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 @cache
@@ -100,12 +116,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if marker := item.get_closest_marker("points"):
         report.user_properties.append(("points", (item.path.stem, marker.args[0])))
     return report
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an exception in a test says nothing about the submission: this machine is short of something."""
-    short_of = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-    return isinstance(error, GraderFailure | MemoryError) or (isinstance(error, OSError) and error.errno in short_of)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

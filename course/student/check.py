@@ -33,12 +33,10 @@ def check_exercise(exercise: Exercise, console: Console) -> bool:
     """
     console.print(f"\n[bold]{exercise.number}  {escape(exercise.title)}[/]")
     found = Checked(fingerprint=progress.fingerprint(exercise))  # now: what is saved during the check is not checked
-    last = progress.load()[exercise.number].last
     if obstacle := _obstacle(exercise):
         _show_failure(console, [("", obstacle)])
-        found.failed = last.failed if last else ""
     else:
-        _run_tests(exercise, found, last, console)
+        _run_tests(exercise, found, progress.load()[exercise.number].last, console)
     with progress.changing() as entries:
         entry = entries[exercise.number]
         entry.last = found

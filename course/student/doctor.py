@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,9 +51,13 @@ def run(*command, timeout=60):
     return done.returncode, done.stdout.decode(errors="replace").strip(), errors[-1] if errors else ""
 
 
-def is_old(version):
-    """Whether a version such as 3.10.2 is too old."""
-    return tuple(map(int, version.split(".")))[:2] < (3, 11)
+def version_of(python):
+    """The version of a Python, and what is wrong with it."""
+    code, version, error = run(ROOT / python if "/" in python else python, "-I", "-c", VERSION)
+    if code != 0:
+        return "", f"{python} does not run. {error}".strip()
+    too_old = tuple(map(int, version.split(".")))[:2] < (3, 11)
+    return version, f"{python} is Python {version}: too old" if too_old else ""
 
 
 def check_python(options):
@@ -60,11 +65,9 @@ def check_python(options):
     fix = "install Python 3.11 or newer, or name it: make setup PYTHON=/path/to/python3.11"
     if not options.python:
         return WRONG, f"no Python 3.11 or newer; this one is {sys.version_info[0]}.{sys.version_info[1]}", fix
-    code, version, _ = run(options.python, "-I", "-c", VERSION)
-    if code != 0:
-        return WRONG, f"{options.python} does not run", fix
-    if is_old(version):
-        return WRONG, f"{options.python} is Python {version}: too old", fix
+    version, wrong = version_of(options.python)
+    if wrong:
+        return WRONG, wrong, fix
     code, _, error = run(options.python, "-I", "-c", "import venv, ensurepip")
     if code != 0:
         return WRONG, f"{options.python} cannot make environments: {error}", "sudo apt-get install python3-venv"
@@ -77,11 +80,9 @@ def check_environment(options):
         if VENV.exists() or PYTHON.is_symlink():
             return WRONG, ".venv has no Python that runs", SETUP_AGAIN
         return WRONG, ".venv does not exist", "make setup"
-    code, version, error = run(PYTHON, "-I", "-c", VERSION)
-    if code != 0:
-        return WRONG, f".venv/bin/python does not run: {error}", SETUP_AGAIN
-    if is_old(version):
-        return WRONG, f".venv has Python {version}: too old", SETUP_AGAIN
+    version, wrong = version_of(".venv/bin/python")
+    if wrong:
+        return WRONG, wrong, SETUP_AGAIN
     if not READY.exists():
         return WRONG, "setup did not finish", "make setup"
     used = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
@@ -187,6 +188,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the Python that setup would take")
     parser.add_argument("--port", default="3000", help="the port that services would take")
     options = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make doctor | head` ends quietly
     checks = check_python, check_environment, check_packages, check_disk, check_port, check_docker, check_model
     wrong = 0
     for check in checks:

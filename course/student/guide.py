@@ -12,27 +12,30 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
-from typer import Option
+from typer import Argument, Option
 
 from course import ROOT, STARTED
 from course.base import manifest
 from course.base.manifest import Exercise
-from course.base.options import Number, Numbers
 from course.student import check as checks
 from course.student import progress, starters
 from serving import Problem
 
 console = Console(highlight=False)
-console.soft_wrap = (
-    not console.is_terminal
-)  # lines wrap between words on a terminal, and not at all in a file or a pipe
+# On a terminal lines wrap between words, in a file or a pipe they do not wrap.
+console.soft_wrap = not console.is_terminal
+
+Number = Annotated[
+    Exercise | None,
+    Argument(parser=manifest.find, envvar="EX", metavar="NUMBER", help="Without it, the exercise that you work on."),
+]
 
 
 def list_exercises() -> None:
     """List all exercises."""
     table = Table()
     for column in ("no.", "exercise", "points", "what to fill in"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     part = ""
     for exercise in manifest.exercises():
         if exercise.part != part:
@@ -40,9 +43,8 @@ def list_exercises() -> None:
             table.add_section()
             table.add_row("", f"[bold]{escape(part)}[/]")
         points = f"{exercise.points}{' extra' if exercise.optional else ''}"
-        table.add_row(
-            exercise.number, exercise.title, points, "\n".join(f"exercises/{file}" for file in exercise.files)
-        )
+        files = "\n".join(f"exercises/{file}" for file in exercise.files)
+        table.add_row(exercise.number, exercise.title, points, files)
     console.print(table)
     console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
 
@@ -63,7 +65,17 @@ def _title(exercise: Exercise) -> str:
     return f"[bold]{exercise.number}  {escape(exercise.title)}[/]"
 
 
-def check(exercises: Numbers = None) -> None:
+def check(
+    exercises: Annotated[
+        list | None,
+        Argument(
+            parser=manifest.find_several,
+            envvar="EX",
+            metavar="NUMBERS",
+            help="Such as '04 07'. Without any: all that you began.",
+        ),
+    ] = None,
+) -> None:
     """Run the tests on exercises/, up to the first failure of each exercise."""
     chosen = exercises or manifest.exercises()
     begun = [exercise for exercise in chosen if exercises or not manifest.untouched(exercise)]
@@ -122,8 +134,8 @@ def hint(exercise: Number = None) -> None:
     exercise = exercise or progress.current()
     with progress.changing() as entries:
         entry, total = entries[exercise.number], len(exercise.hints)
-        new = min(entry.hints + 1, total) if entry.hints < total else 0
-        opened = entry.hints = min(entry.hints + 1, total)
+        new = entry.hints + 1  # beyond the last there is none
+        opened = entry.hints = min(new, total)
     console.print(f"\n{_title(exercise)}")
     for i, text in enumerate(exercise.hints[:opened], 1):
         console.print(f"\n[bold]Hint {i} of {total}[/]" if i == new else f"\n[dim]Hint {i}[/]")

@@ -26,7 +26,8 @@ from course import ROOT
 from course.base import manifest
 from course.base.processes import MARK, end, marked
 from course.harness import worker
-from course.harness.submission import Finished, Submission, fail
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import fail
 
 # What a process can import and then fork. ONNX Runtime is not among them: its import starts a thread, which no child
 # has, and which every child would wait for at its end.
@@ -104,7 +105,7 @@ def import_what_is_imported(file: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
             if name.partition(".")[0] in FORKABLE:
-                with contextlib.suppress(Exception):  # whoever needs it will be told
+                with contextlib.suppress(Exception):  # the caller that needs it gets the error
                     importlib.import_module(name)
     if "onnxruntime" in sys.modules:
         sys.exit("onnxruntime was imported by another library")  # then every call has an interpreter of its own

@@ -2,18 +2,16 @@
 
 import os
 import signal
-import subprocess
 import sys
-import uuid
 from pathlib import Path
 
-from rich.console import Console
 from watchfiles import watch
 
 from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise
-from course.base.processes import MARK, end
+from course.base.processes import end, start
+from course.student.guide import console
 
 FOLDER = ROOT / "exercises"
 PAUSE = 200  # milliseconds between two looks; changes within it count as one
@@ -25,19 +23,9 @@ class Check:
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
         self.saved = stamps(exercise)
-        mark = uuid.uuid4().hex
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "course", "check", exercise.number],
-            cwd=ROOT,
-            env=os.environ | {MARK: f"{os.environ.get(MARK, '')} {mark}"},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches only this process, which ends the check
-        )
-        self.process.mark = mark
-
-    def end(self) -> None:
-        """End it with its servers, also when it has finished."""
-        end(self.process, patience=10)
+        # In a session of its own: Ctrl-C reaches only this process, which ends the check.
+        command = [sys.executable, "-m", "course", "check", exercise.number]
+        self.process = start(command, cwd=ROOT, env=os.environ)
 
 
 def stamps(exercise: Exercise) -> list[tuple[int, int] | None]:
@@ -53,8 +41,8 @@ def saved_exercises(changes: set) -> list[Exercise]:
     return [exercise for exercise in manifest.exercises() if files & set(exercise.files)]
 
 
-def watch_exercises(console: Console) -> None:
-    """Check what is saved. A save during a check starts it again."""
+def watch_exercises() -> None:
+    """Check each exercise whose file you save, until Ctrl-C. A save during its check starts the check again."""
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.default_int_handler)
     console.print("Watching exercises/: save a file, and its exercise is checked. Stop: Ctrl-C")
@@ -66,15 +54,15 @@ def watch_exercises(console: Console) -> None:
                 if current and exercise == current.exercise:
                     if stamps(exercise) == current.saved:
                         continue  # another message about the same save
-                    current.end()
+                    end(current.process, patience=10)
                 if exercise not in waiting:
                     waiting.append(exercise)
             if waiting and (current is None or current.process.poll() is not None):
                 if current:
-                    current.end()
+                    end(current.process, patience=10)
                 current = Check(waiting.pop(0))
     except KeyboardInterrupt:
         console.print("\nStopped.")
     finally:
         if current:
-            current.end()
+            end(current.process, patience=10)

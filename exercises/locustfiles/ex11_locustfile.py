@@ -8,7 +8,7 @@ import io
 import json
 
 import numpy as np
-from locust import FastHttpUser, HttpUser, between, events, task
+from locust import FastHttpUser, HttpUser, between, events, task  # TODO 5: HttpUser and between go, see below.
 
 from course import ROOT
 from serving.images import open_image, preprocess
@@ -24,7 +24,7 @@ def add_options(parser) -> None:
 
 @events.test_start.add_listener
 def prepare(environment, **_) -> None:
-    """Prepare the request, once for each process: what a caller computes would be missing to the server beside it."""
+    """Prepare the request once for each process: a caller that computes takes processor time from the server."""
     Caller.request = request_for(environment.parsed_options.payload)
 
 
@@ -38,21 +38,20 @@ def request_for(payload: str) -> dict:
     Returns:
         {"url": str, "headers": {"Content-Type": str}, "data": bytes}
     """
-    # TODO: /classify takes the file itself (image/png); /predict takes {"image": nested list} (application/json);
+    # TODO 6: /classify takes the file itself (image/png); /predict takes {"image": nested list} (application/json);
     # /predict_npy takes the bytes of a .npy file (application/octet-stream).
     raise NotImplementedError("Return the path, the headers and the body of a request.")
 
 
-# TODO: this is the load test that everybody writes first. Its users wait between their requests, so that 32 of them
-# ask for 21 images a second, however fast the server is; and HttpUser takes processor time from the server beside it.
+# TODO 7: this is the load test that everybody writes first. HttpUser takes processor time from the server beside it.
 class Caller(HttpUser):
-    """Sends the next request as soon as the last one was answered: no `wait_time`, which would hide a fast server."""
+    """Sends the next request as soon as it has the answer to the last one: a `wait_time` would hide a fast server."""
 
-    wait_time = between(1, 2)
+    wait_time = between(1, 2)  # TODO 8: 32 users who wait send 21 requests a second, however fast the server is.
     request: dict
 
     @task
     def send(self) -> None:
         """Send the request; anything but 2xx is a failure, and its body says why."""
-        # TODO: self.client.post(...), with catch_response=True, so that you can say what a failure was.
-        raise NotImplementedError("Send self.request, and call response.failure(...) unless it is answered 2xx.")
+        # TODO 9: self.client.post(...), with catch_response=True, so that you can say what a failure was.
+        raise NotImplementedError("Send self.request, and call response.failure(...) unless the status is 2xx.")

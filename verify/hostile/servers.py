@@ -42,7 +42,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if KIND == "drip":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # uvicorn would wait for the end of the answer
-    while KIND == "drip":
+    while "drip" in (KIND, scope["path"].strip("/")):
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         await asyncio.sleep(0.1)
     while scope["path"] == "/endless":

@@ -1,0 +1,92 @@
+"""A service of a submission that is running, and what processes of submissions have printed."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from course.harness import http
+from course.harness.verdicts import fail
+from course.isolation.limits import LIMITS
+
+
+class Log:
+    """What a process has printed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read_text(self, errors: str = "replace") -> str:
+        """Its first 10 MB: a process that goes on printing may have printed gigabytes by now."""
+        with self.path.open("rb") as file:
+            return file.read(LIMITS.output).decode(errors=errors)
+
+
+class Server:
+    """A service that is running."""
+
+    def __init__(self, url: str, process: subprocess.Popen, log: Path) -> None:
+        self.url = url
+        self.process = process
+        self.log = Log(log)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send one request; fail the test, with the server's log, if no answer comes within 60 s."""
+        try:
+            return http.request(method, self.url + path, **options)
+        except httpx.HTTPError as error:
+            fail(f"{method} {path} got no answer: {error!r}.{self.last_words()}")
+
+    def wait_until_ready(self, name: str, deadline: float) -> None:
+        """Fail the test if the service ends or is not ready after deadline seconds; name: how it was started."""
+        give_up = time.monotonic() + deadline
+        while not self.is_ready():
+            if self.process.poll() is not None:
+                fail(f"`{name}` ended (exit code {self.process.returncode}).{self.last_words()}")
+            if self.starts_in_vain():
+                fail(f"`{name}` fails to start, again and again.{self.last_words()}")
+            if time.monotonic() > give_up:
+                fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{self.last_words()}")
+            time.sleep(0.1)
+
+    def exit_code(self, patience: float = 30) -> int | None:
+        """How a service that should not start ends; None where it goes on.
+
+        It goes on if it is ready, if it fails to start again and again, or if it still runs after patience seconds.
+        """
+        give_up = time.monotonic() + patience
+        while self.process.poll() is None:
+            if time.monotonic() > give_up or self.starts_in_vain() or self.is_ready():
+                return None
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def starts_in_vain(self) -> bool:
+        """Whether its workers failed to start twice: BentoML goes on starting them without end."""
+        return self.log.read_text().count("Application startup failed") > 1
+
+    def is_ready(self) -> bool:
+        """Whether GET /readyz says so; False also where nothing listens yet."""
+        try:
+            return http.get(f"{self.url}/readyz", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def last_words(self, lines: int = 15) -> str:
+        """The last exception in the log, or else its end, as a sentence to end a failure message with."""
+        if excess := exceeded(self.process):
+            return f" The service was ended: {excess}."
+        log = self.log.read_text()
+        exceptions = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE)
+        if exceptions:
+            return f" The service's log says: {exceptions[-1]}"
+        tail = "\n".join(log.splitlines()[-lines:])
+        return f" The end of the service's log:\n{tail}"
+
+
+def exceeded(process: subprocess.Popen) -> str:
+    """Which limit a process was ended for, if any."""
+    return getattr(process, "exceeded", "")

@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import bentoml
-import uvicorn
 from aiohttp import ClientError
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
@@ -26,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from serving import Problem
+from serving.connections import spread_connections
 from serving.repair import repair, warn_of_another_version
 
 
@@ -97,52 +96,6 @@ def log_headers_of_any_bytes() -> None:
         await call(middleware, scope, receive, send)
 
     AccessLogMiddleware.__call__ = call_with_ascii
-
-
-@repair({"uvicorn:Server": ["await self.lifespan.startup()", "for sock in sockets:", "self.servers"]})
-def spread_connections() -> None:
-    """Let a worker take connections one at a time, and pause the longer the more it has: others then take theirs.
-
-    Without it: the worker that wakes first takes what has arrived, and keep-alive connections stay with it. Of 32 clients
-    that came at once one of two workers got all in 5 of 12 tries on a busy machine: half the throughput. A socket for
-    each worker (SO_REUSEPORT) would spread them as well, but one that hangs would keep its part waiting.
-    Seen in: uvicorn 0.54.0, uvloop 0.23.0. Can go when: uvicorn spreads connections over the workers of a socket.
-    """
-    startup = uvicorn.Server.startup
-
-    async def start_taking_turns(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
-        await startup(server, [])
-        server.servers = [_TakingTurns(server, one) for one in sockets or []]
-
-    uvicorn.Server.startup = start_taking_turns
-
-
-class _TakingTurns:
-    """What accepts the connections of one socket, as uvicorn starts and closes it."""
-
-    def __init__(self, server: uvicorn.Server, shared: socket.socket) -> None:
-        self.server, self.shared = server, shared
-        shared.setblocking(False)
-        self.task = asyncio.create_task(self.accept())
-
-    async def accept(self) -> None:
-        loop, config, state = asyncio.get_running_loop(), self.server.config, self.server.server_state
-        options = {"config": config, "server_state": state, "app_state": self.server.lifespan.state}
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self.shared)
-                await loop.connect_accepted_socket(
-                    lambda: config.http_protocol_class(**options), connection, ssl=config.ssl
-                )
-            except OSError as error:  # the caller has gone; or there are too many open files
-                logger.warning("A connection could not be accepted: %s", error)
-            await asyncio.sleep(min(0.001, 0.0001 * len(state.connections)))
-
-    def close(self) -> None:
-        self.task.cancel()
-
-    async def wait_closed(self) -> None:
-        await asyncio.wait([self.task])
 
 
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})

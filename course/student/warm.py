@@ -105,7 +105,7 @@ def import_what_is_imported(file: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
             if name.partition(".")[0] in FORKABLE:
-                with contextlib.suppress(Exception):  # whoever needs it will be told
+                with contextlib.suppress(Exception):  # the student's own import will say so
                     importlib.import_module(name)
     if "onnxruntime" in sys.modules:
         sys.exit("onnxruntime was imported by another library")  # then every call has an interpreter of its own

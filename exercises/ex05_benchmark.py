@@ -24,22 +24,22 @@ def pytorch_runner(model: Any, threads: int, autograd: bool = False) -> Runner:
 
     With autograd, PyTorch keeps what a backward pass would need, as it does by default: LIE=autograd measures that.
     """
-    # TODO: set the number of threads, put the model into evaluation mode, and return a function that makes a tensor of
-    # the images, runs the model in torch.inference_mode (unless autograd) and makes an array of what comes out. Import
+    # TODO 1: set the number of threads, put the model into evaluation mode, and return a function that makes a tensor
+    # of the images, runs the model in torch.inference_mode (unless autograd) and makes an array of its answer. Import
     # torch here and not above: each process imports the runtime that it measures, and no other.
     raise NotImplementedError("Return a function that runs the PyTorch model.")
 
 
 def onnxruntime_runner(path: Path, threads: int) -> Runner:
     """Open an ONNX file on the CPU, with that many threads; its first output is the logits."""
-    # TODO: session options with intra_op_num_threads, a session, the name of its input; return a function that runs it.
-    # Import onnxruntime here.
+    # TODO 2: session options with intra_op_num_threads, a session, the name of its input; return a function that runs
+    # it. Import onnxruntime here.
     raise NotImplementedError("Return a function that runs the ONNX file.")
 
 
 def timed(function: Callable) -> Callable:
     """Decorate a function so that it returns (what it returned, the seconds that it took)."""
-    # TODO: a wrapper (functools.wraps keeps the name) that calls the function between two time.perf_counter().
+    # TODO 3: a wrapper (functools.wraps keeps the name) that calls the function between two time.perf_counter().
     raise NotImplementedError("Return a function that also returns the seconds it took.")
 
 
@@ -48,7 +48,7 @@ def measure(function: Callable[[], Any], warmup: int, repeats: int) -> list[floa
 
     The first calls pay for what happens once: memory is allocated, kernels are chosen, caches are cold.
     """
-    # TODO: warmup calls that are thrown away, then repeats calls whose seconds are kept (see timed).
+    # TODO 4: warmup calls that are thrown away, then repeats calls whose seconds are kept (see timed).
     raise NotImplementedError("Warm up, then time each call.")
 
 
@@ -60,7 +60,7 @@ def speedup(baseline: list[list[float]], candidate: list[list[float]]) -> tuple[
     (another process, a warmer machine) as doubt; drawing from all runs at once would hide it.
     (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.)
     """
-    # TODO: the ratio of the medians of all runs; then some 2000 times: draw rounds, draw runs within them, and take
+    # TODO 5: the ratio of the medians of all runs; then some 2000 times: draw rounds, draw runs within them, and take
     # the ratio again; the interval is from the 2.5th to the 97.5th percentile of those ratios.
     raise NotImplementedError("The ratio of the medians, and its 95% interval.")
 

@@ -1,4 +1,4 @@
-"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say what became of each node.
+"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say which nodes it fused.
 
 python exercises/ex06_optimize.py --quick
 """
@@ -43,9 +43,9 @@ def open_session(path: Path, level: str = "disable", save_as: Path | None = None
     if not Path(path).is_file():
         raise Problem(f"There is no model at {path}. Run `make export` first.")
     options = ort.SessionOptions()
-    # TODO: the level, and where save_as is given, where to save: two attributes of options. Take the next line away.
-    raise NotImplementedError("Set the level, and where to save the optimised graph.")
     options.log_severity_level = 3  # our report says in its own words what ONNX Runtime warns of
+    # TODO 1: the level, and where save_as is given, where to save: two attributes of options. Take the next line away.
+    raise NotImplementedError("Set the level, and where to save the optimised graph.")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen kinds of its own, also for a full disk
@@ -67,7 +67,7 @@ def compare(before: Path, after: Path) -> float:
     Raises:
         Problem: inputs or outputs have other names, types or shapes; outputs differ by more than AGREEMENT.
     """
-    # TODO: open both files with open_session(). Names, types and shapes of inputs and outputs must be equal. Then run
+    # TODO 2: open both files with open_session(). Names, types and shapes of inputs and outputs must be equal. Then run
     # both on the same random batches of each size of BATCHES; a Problem unless they agree.
     raise NotImplementedError("Compare the two files' inputs, outputs and answers.")
 
@@ -87,7 +87,7 @@ def optimize(model_path: Path, level: str, output: Path) -> float:
         Problem: an unknown level; as open_session() and compare(). What was at output before is still there then.
         OSError: the file cannot be written.
     """
-    # TODO: in a temporary folder beside output, open_session() with the level and save_as, then compare(), then
+    # TODO 3: in a temporary folder beside output, open_session() with the level and save_as, then compare(), then
     # os.replace. A Problem for an unknown level; make output's folder where it is missing.
     raise NotImplementedError("Save the optimised graph, compare it, and only then put it into its place.")
 
@@ -99,7 +99,7 @@ def operator(node: onnx.NodeProto) -> str:
 
 def operators(model_path: Path) -> dict[str, int]:
     """How many nodes of each operator a model file holds; names as operator() gives them."""
-    # TODO: onnx.load(model_path).graph.node, operator(), and collections.Counter.
+    # TODO 4: onnx.load(model_path).graph.node, operator(), and collections.Counter.
     raise NotImplementedError("Count the nodes by operator.")
 
 
@@ -114,7 +114,7 @@ def fusions(before: Path, after: Path) -> list[dict]:
         {"into": operator, "from": [operators, in the old graph's order], "output": the new node's first tensor}
         for each fusion; operators as operator() gives them.
     """
-    # TODO: work(old, new) gives, for each node of the new graph, the old nodes whose work it does. Keep those that do
+    # TODO 5: work(old, new) gives, for each node of the new graph, the old nodes whose work it does. Keep those that do
     # the work of two or more, unless the node is what one of them was: the same operator() with the same weights
     # (inputs that are in new.initializer).
     raise NotImplementedError("List which nodes were fused into which.")

@@ -17,16 +17,16 @@ from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
 from serving.tensors import as_batch
 
-# TODO 1: np.ndarray alone lets nearly anything through, and most of it ends in a 500. Tell callers what you
-# expect (Shape, DType from bentoml.validators) and check it (pydantic's BeforeValidator with as_batch).
+# TODO 1: np.ndarray alone lets nearly everything through, and most of it ends in a 500. Say what you expect (Shape and
+# DType from bentoml.validators), and check it (BeforeValidator from pydantic, with as_batch).
 ImageBatch = np.ndarray
-# Bytes, not Path or PIL.Image: for those BentoML would fetch any URL that a caller sends instead.
+# Bytes, not Path or PIL.Image: for these BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
 repair_logs()
 
 
-@bentoml.service  # TODO 2: bound the time of a request and how many may wait: traffic={...}
+@bentoml.service  # TODO 2: limit the time of a request and how many may wait: traffic={...}
 class ImageClassifierService:
     """Classifies images with resnet18, exported to ONNX, on ONNX Runtime."""
 
@@ -54,7 +54,7 @@ class ImageClassifierService:
         Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
         """
         # TODO 6: open_image and preprocess the bytes, run the session, answer top5 and where the weights came from.
-        # open_image raises BadImage for what is no image: answer InvalidArgument with its sentence.
+        # open_image raises BadImage for what is not an image: raise InvalidArgument with its sentence.
         raise NotImplementedError("Answer the five best labels for the image file.")
 
 

@@ -2,16 +2,13 @@
 
 `finish()` in serving/service.py applies what a service needs; no exercise has to name a repair. Each repair says what
 goes wrong without it, where that was seen, and when it can go. tests/test_serving_repairs.py shows each fault without
-its repair: once a test fails there, BentoML has changed and that repair may go.
+its repair: if a test fails there, BentoML has changed and that repair may go.
 """
 
 import asyncio
-import functools
-import inspect
 import json
 import logging
 import os
-import pkgutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,21 +24,16 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from serving import Problem
-
-WRITTEN_FOR = "1.4.39"  # the BentoML that the repairs were last tested with
-NEEDS: dict[str, dict[str, list[str]]] = {}  # what each repair patches: places, and the texts that their source holds
-logger = logging.getLogger("bentoml.repairs")
+from serving.repair import repair, warn_of_another_version
 
 
 def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
     repair_logs()
-    services = service.all_services().values()
-    if len(services) > 1:
+    batch_without_waiting()
+    if service.dependencies:
         keep_socket_paths_short()
-    if any(api.batchable for one in services for api in one.apis.values()):
-        batch_without_waiting()
-    for one in services:
+    for one in service.all_services().values():
         compute_schemas_once(one)
         make_no_traces(one)
         if one is not service:
@@ -56,45 +48,6 @@ def apply(service: "bentoml.Service") -> None:
     service.inner._before_the_workers = before_the_workers
 
 
-def warn_of_another_version() -> None:
-    """Log one warning where BentoML is not the version that the repairs were tested with, or where one does not fit."""
-    left_out = [name for name in NEEDS if not _fits(name)]
-    if bentoml.__version__ != WRITTEN_FOR or left_out:
-        logger.warning(
-            "serving/bentoml_repairs.py was tested with BentoML %s; this is %s. %s "
-            "`pip install -r requirements-serving.txt` installs the tested version.",
-            WRITTEN_FOR,
-            bentoml.__version__,
-            f"These repairs do not fit and are left out: {', '.join(left_out)}." if left_out else "Every repair fits.",
-        )
-
-
-def repair(needs: dict[str, list[str]], otherwise: Callable = lambda *_, **__: None) -> Callable:
-    """Mark a repair that patches BentoML's inside. Where it does not fit, `otherwise` is called in its place."""
-
-    def decorate(apply: Callable) -> Callable:
-        NEEDS[apply.__name__] = needs
-
-        @functools.wraps(apply)
-        def apply_if_it_fits(*args: Any, **options: Any) -> Any:
-            return (apply if _fits(apply.__name__) else otherwise)(*args, **options)
-
-        return apply_if_it_fits
-
-    return decorate
-
-
-def _fits(name: str) -> bool:
-    try:
-        return all(
-            text in inspect.getsource(pkgutil.resolve_name(place))
-            for place, texts in NEEDS[name].items()
-            for text in texts
-        )
-    except (ImportError, AttributeError, OSError, TypeError):  # another version has no such place
-        return False
-
-
 def repair_logs() -> None:
     """What the log of every service needs."""
     log_client_errors_in_one_line()
@@ -105,7 +58,7 @@ def log_client_errors_in_one_line() -> None:
     """Log a request that was refused with 4xx as one line.
 
     Without it: each bad request fills the log with a stack trace, as if the service had failed.
-    Seen in: BentoML 1.4.39. Can go when: BentoML logs an error below 500 without a stack trace.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML logs an error below 500 without a stack trace.
     """
     logging.getLogger("bentoml._internal.server.http_app").addFilter(_in_one_line)
 
@@ -127,7 +80,7 @@ def log_headers_of_any_bytes() -> None:
 
     Without it: the access log fails at a Content-Type with such a byte, just before the body of the answer is sent. The
     caller gets an empty body, and the log a stack trace.
-    Seen in: BentoML 1.4.39. Can go when: the access log decodes headers with replacements.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: the access log decodes headers with replacements.
     """
     from bentoml._internal.server.http.access import AccessLogMiddleware
 
@@ -142,24 +95,13 @@ def log_headers_of_any_bytes() -> None:
     AccessLogMiddleware.__call__ = call_with_ascii
 
 
-@repair({"_bentoml_impl.server.serving:_get_server_socket": ["MAX_AF_UNIX_PATH_LENGTH", "uds_path"]})
-def keep_socket_paths_short() -> None:
-    """Put the sockets between services into /tmp where the temporary folder (TMPDIR) has too long a path for them.
-
-    Without it: `bentoml serve` ends with a bare AssertionError, since the path of a Unix socket has at most 107 bytes.
-    Seen in: BentoML 1.4.39. Can go when: BentoML chooses a shorter path, or says what is wrong.
-    """
-    if len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK):
-        tempfile.tempdir = "/tmp"
-
-
 @repair({"_bentoml_sdk.io_models:IOMixin.model_json_schema": ["def model_json_schema(cls"]})
 def compute_schemas_once(service: "bentoml.Service") -> None:
     """Keep the JSON schema of each API's input.
 
     Without it: BentoML works the schema out at every request, half a millisecond where the whole body is one argument
     (`image: bytes, /`). An answer without a ContentType in its annotation costs the same again.
-    Seen in: BentoML 1.4.39. Can go when: BentoML keeps the schema.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML keeps the schema.
     """
     for api in service.apis.values():
         api.input_spec.model_json_schema = _computed_once(api.input_spec.model_json_schema)
@@ -176,7 +118,7 @@ def make_no_traces(service: "bentoml.Service") -> None:
     """Make no spans, unless the service says `tracing=...`: do that when you set up a collector.
 
     Without it: BentoML makes spans for every request and throws them away, a third of its own time for a request.
-    Seen in: BentoML 1.4.39. Can go when: BentoML makes no spans where no exporter is set.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML makes no spans where no exporter is set.
     """
     service.config.setdefault("tracing", {"excluded_urls": ".*"})
 
@@ -187,7 +129,7 @@ def restart_dead_workers_quickly(seconds: float = 2) -> None:
 
     Without it: circus looks every 10 s. In an image of `bentoml containerize` it starts none again: one of several
     workers is missing for ever, and a service's last one ends the whole container.
-    Seen in: BentoML 1.4.39, kantoku 0.18.3. Can go when: BentoML has settings for both.
+    Seen in: BentoML 1.4.39 and 1.4.40, kantoku 0.18.3. Can go when: BentoML has settings for both.
     """
     from circus.controller import Controller
 
@@ -207,11 +149,22 @@ def batch_without_waiting() -> None:
 
     Without it: BentoML waits for more, about as long as requests waited lately, and its own waiting is part of that.
     After a crowd has gone, a lone caller waits for companions that do not come, many times as long as the model runs.
-    Seen in: BentoML 1.4.39. Can go when: BentoML has a setting for the wait, or does not count its own.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML has a setting for the wait, or does not count its own.
     """
     from bentoml._internal.marshal.dispatcher import Optimizer
 
     Optimizer.wait = property(lambda optimizer: 0.0, lambda optimizer, seconds: None)
+
+
+@repair({"_bentoml_impl.server.serving:_get_server_socket": ["MAX_AF_UNIX_PATH_LENGTH", "uds_path"]})
+def keep_socket_paths_short() -> None:
+    """Put the sockets between services into /tmp where the temporary folder (TMPDIR) has too long a path for them.
+
+    Without it: `bentoml serve` ends with a bare AssertionError, since the path of a Unix socket has at most 107 bytes.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML chooses a shorter path, or says what is wrong.
+    """
+    if len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
 
 
 @repair({"_bentoml_sdk.service.config:RunnerConnectionSchema": ["max_requests", "max_age"]})
@@ -220,7 +173,7 @@ def keep_connections(dependency: "bentoml.Service") -> None:
 
     Without it: the client between services closes its connections every 100 requests and every 300 s, while others
     wait for their answers on them: 33 of 600 requests from 8 clients failed with 500.
-    Seen in: BentoML 1.4.39. Can go when: that client lets what it has begun finish first.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: that client lets what it has begun finish first.
     """
     dependency.config.setdefault("runner_connection", {"max_requests": 1_000_000, "max_age": 86400.0})
 
@@ -234,13 +187,12 @@ def keep_connections(dependency: "bentoml.Service") -> None:
 )
 def stop_dependencies_last() -> None:
     """At SIGTERM, let the entry service finish its requests before the services that it asks are told to stop.
-
     Call it in the supervisor, before the workers. The entry's workers are killed after 35 s, when no request can be
     left, those of its dependencies 5 s later.
 
     Without it: BentoML removes the sockets between services first, then tells all services to stop: 89 of 100 requests
     that the entry had accepted failed with 500. And it waits a day for a worker that does not end.
-    Seen in: BentoML 1.4.39, kantoku 0.18.3. Can go when: BentoML stops the entry first and has a setting for the wait.
+    Seen in: BentoML 1.4.39 and 1.4.40, kantoku 0.18.3. Can go when: BentoML stops the entry first and has a setting for the wait.
     """
     from bentoml._internal.utils.circus import Arbiter
 
@@ -259,23 +211,19 @@ async def all_ready(*dependencies: Any, seconds: float = 1) -> bool:
     """Whether every dependency answers its own /readyz in time: what a composed service's `__is_ready__` returns.
 
     Without it: where a dependency hangs, BentoML answers /readyz with 500, after half a minute.
-    Seen in: BentoML 1.4.39. Can go when: BentoML answers 503 within a second or two.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML answers 503 within a second or two.
     """
-
-    async def ready(dependency: Any) -> bool:
-        try:
-            return await asyncio.wait_for(dependency.is_ready(), seconds)
-        except (TimeoutError, ClientError):
-            return False
-
-    return all(await asyncio.gather(*map(ready, dependencies)))
+    try:
+        return all(await asyncio.wait_for(asyncio.gather(*(one.is_ready() for one in dependencies)), seconds))
+    except (TimeoutError, ClientError):
+        return False
 
 
 def reason(error: BentoMLException) -> str:
     """The sentence with which a dependency refused.
 
     Without it: the error's text is the dependency's whole answer, `[{"error": ...}]`: JSON in JSON for the caller.
-    Seen in: BentoML 1.4.39. Can go when: the error's text is the sentence alone.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: the error's text is the sentence alone.
     """
     try:
         return json.loads(str(error))[0]["error"]
@@ -296,11 +244,10 @@ def task_store() -> Path:
 )
 async def fail_lost_tasks(reason: str) -> list[str]:
     """Mark the tasks that a dead worker left unfinished as failed, so that they can be retried. Returns their ids.
-
     Call it under `@bentoml.on_startup`, in a service of one worker: nobody works on what is unfinished at that moment.
 
     Without it: BentoML says that these tasks are in progress, for ever.
-    Seen in: BentoML 1.4.39. Can go when: BentoML notices that the worker of a task has died.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML notices that the worker of a task has died.
     """
     from _bentoml_impl.tasks import ResultStatus, Sqlite3Store
 
@@ -327,12 +274,11 @@ def _cannot_save() -> NoReturn:
 @contextmanager
 def moved_in_whole() -> Iterator[object]:
     """A store beside BentoML's own: what is saved there moves over in one step, when the block ends well.
-
     Give it to `bentoml.models.create` and `import_model` as `_model_store`.
 
     Without it: both copy file by file into the place where a version is looked for. Interrupted there (Ctrl-C, a full
     disk, a crash), they leave half a version, which `list` stumbles over and `latest` may mean.
-    Seen in: BentoML 1.4.39. Can go when: BentoML moves a version to its place in one step.
+    Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML moves a version to its place in one step.
 
     Raises:
         Problem: the version is in BentoML's store already, or this BentoML saves models in another way.

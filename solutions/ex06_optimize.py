@@ -1,4 +1,4 @@
-"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say what became of each node.
+"""Exercise 06: let ONNX Runtime optimise the graph once, save it, and say which nodes it fused.
 
 python solutions/ex06_optimize.py --quick
 """
@@ -43,8 +43,8 @@ def open_session(path: Path, level: str = "disable", save_as: Path | None = None
     if not Path(path).is_file():
         raise Problem(f"There is no model at {path}. Run `make export` first.")
     options = ort.SessionOptions()
-    options.graph_optimization_level = LEVELS[level]
     options.log_severity_level = 3  # our report says in its own words what ONNX Runtime warns of
+    options.graph_optimization_level = LEVELS[level]
     if save_as:
         options.optimized_model_filepath = str(save_as)
     try:

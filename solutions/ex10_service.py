@@ -17,9 +17,9 @@ from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
 from serving.tensors import as_batch
 
-# Shape and DType tell clients what to send but coerce rather than check, so as_batch checks first.
+# Shape and DType tell clients what to send. They convert rather than check, so as_batch checks first.
 ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), BeforeValidator(as_batch)]
-# Bytes, not Path or PIL.Image: for those BentoML would fetch any URL that a caller sends instead.
+# Bytes, not Path or PIL.Image: for these BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
 repair_logs()

@@ -157,7 +157,7 @@ def assert_refuses_json(server: Server, kind: str, body: bytes | str, hint: str)
 def assert_refuses_bad_tensors(server: Server) -> None:
     """POST /predict with every tensor and every JSON that it cannot take."""
     for kind, body in [*((kind, bad_tensor(kind)) for kind in BAD_TENSORS), *BAD_JSON.items()]:
-        assert_refuses_json(server, kind, body, "BeforeValidator(as_batch) in the annotation of `image`.")
+        assert_refuses_json(server, kind, body, "image: ImageBatch, from serving.service, checks it.")
     assert_still_serves(server, "after bad tensors")
 
 

@@ -42,7 +42,9 @@ def generated(store) -> str:
 
 def test_the_page_quotes_what_bentoml_generates(generated):
     page = (ROOT / "docs" / "ex17_bento.md").read_text()
-    asked, _, unasked = page.partition("### Which line becomes which")[2].partition("And what comes without")
+    asked, _, unasked = page.partition("### Which line becomes which")[2].partition(
+        "BentoML adds these lines by itself"
+    )
     quoted = [row.split(" | ")[1].strip(" |") for row in re.findall(r"^\| .*`.*$", asked, re.MULTILINE)]
     quoted += [row.split(" | ")[0].strip("| ") for row in re.findall(r"^\| `.*$", unasked, re.MULTILINE)]
     assert len(quoted) == 12

@@ -66,7 +66,7 @@ def test_listens_while_an_image_is_decoded(server):
 
 @pytest.mark.points(1)
 def test_listens_while_the_model_runs(server):
-    hint = "await to_thread.run_sync(self._run, batch) leaves the event loop free."
+    hint = "await to_thread.run_sync(self.run, batch) leaves the event loop free."
     composed_service.assert_listens_while(
         server, composed_service.WHITE, "an image for which the model takes a second", hint
     )

@@ -23,7 +23,6 @@ from course.harness.server import Server
 from course.harness.verdicts import expect, fail
 
 BACK_AGAIN, ENDED = 10, 20  # seconds until a killed worker is replaced, until a service has stopped
-PAUSE = 0.02  # seconds between a client's requests: a worker that starts meanwhile needs processor time, too
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
@@ -70,7 +69,7 @@ def assert_survives_a_killed_worker(
     hint = "finish(ImageClassifierService), from serving.service; nothing that the next worker needs may be lost"
     if not before:
         fail(f"{called}: there is no process with --service-name {service}.{server.last_words()}")
-    with load(server, pause=PAUSE) as answered:
+    with load(server) as answered:
         wait_for(answered, 5, server)
         before[0].kill()
         replaced = wait_until(lambda: any(one not in before for one in workers(server, service)), BACK_AGAIN)
@@ -100,15 +99,17 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
     """
     assert_still_serves(server, "before the load")
     idle = requests_in_work(server)  # those that a worker held when it was killed are counted for ever
+    crowd = Crowd(server, requests)
     accepted = 0  # at least: what is answered between the two counts is in neither
 
     def many_in_work() -> bool:
-        nonlocal accepted
+        nonlocal accepted, crowd
+        if len(crowd.answered) == requests:  # before there was time to count
+            crowd = Crowd(server, requests)
         before, in_work = len(crowd.answered), requests_in_work(server) - idle
         accepted = before + in_work
         return in_work >= requests // 4
 
-    crowd = Crowd(server, requests)
     in_time = wait_until(many_in_work, seconds=30)
     server.process.send_signal(signal.SIGTERM)
     code = wait(server.process, ENDED)
@@ -121,7 +122,7 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
         called=called,
         got=f"{tally(answered)}{server.last_words()}",
         expected=f"200 for the {accepted} that the service had accepted; no answer, not a broken one, for those after",
-        hint="services with dependencies: stop_dependencies_last() under @bentoml.on_deployment",
+        hint="finish(ImageClassifierService), from serving.service, stops the services that it asks last",
     )
     expect(
         code is not None and not left,
@@ -153,6 +154,7 @@ def assert_answers_overload(server: Server, busy: str = "ImageClassifierService"
     assert_still_serves(server, "before the load")
     with stopped(server, busy):
         crowd = Crowd(server, requests, GREY)
+        crowd.wait_until_sent()
         if busy != "ImageClassifierService":
             wait_until(lambda: bool(crowd.answered), seconds=5)
     answered = crowd.wait()
@@ -183,7 +185,7 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     assert_still_serves(server, "before the load")
     with http.Client(timeout=60) as client:
         before = ask(client, server)
-    with load(server, pause=PAUSE) as answered:
+    with load(server) as answered:
         wait_for(answered, 5, server)
         shutil.copy(folder / "model_b.onnx", folder / "new")
         os.replace(folder / "new", folder / name)

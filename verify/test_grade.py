@@ -372,7 +372,7 @@ def test_a_program_that_the_sandbox_does_not_start_is_not_one_of_the_student(tmp
 
 
 def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_path):
-    """A private test that cannot be read: not graded. Mended, the same command grades it."""
+    """A private test that cannot be read: not graded. Once it is fixed, the same command grades it."""
     private, output = tmp_path / "private", tmp_path / "grades"
     hand_in(tmp_path / "anna")
     hand_in(private, "import nowhere_to_be_found\n", "test_ex07_extra.py")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,19 @@ def marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:  # gone meanwhile, or another user's
             continue
     return found
+
+
+def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
+    """Seconds of processor time and megabytes of resident memory, of those that still run.
+
+    Memory that several of them share counts for each.
+    """
+    seconds = megabytes = 0.0
+    for process in processes:
+        with suppress(psutil.Error):
+            times, memory = process.cpu_times(), process.memory_info()
+            seconds, megabytes = seconds + times.user + times.system, megabytes + memory.rss / 1e6
+    return seconds, megabytes
 
 
 def left_behind(process: subprocess.Popen, patience: float = 5) -> list[psutil.Process]:

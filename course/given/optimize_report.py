@@ -7,19 +7,17 @@ from pathlib import Path
 
 import onnx
 import psutil
-from rich.console import Console
 
 from course.base import reports
 from course.base.files import whole_folder, writable
 from course.given import timing
 from course.given.first_block import draw_first_blocks, without_domain
+from course.given.show import console, print_operators
 from course.given.turns import latencies, medians, take_turns, taken_on
 
 AT_LOAD = "at load"  # the original, optimised whenever it is loaded: what a session does by default
 BASELINE = "disable"
 LAYOUT = "com.microsoft.nchwc"
-
-console = Console(soft_wrap=True)
 
 
 def report(
@@ -39,7 +37,12 @@ def report(
     Raises:
         Problem: outputs that differ, a folder that cannot be written.
     """
-    print_operators(operators)
+    counted = {
+        file: {"in all": sum(counts.values())} | {without_domain(name): count for name, count in counts.items()}
+        for file, counts in operators.items()
+    }
+    console.print("FusedConv and nchwc.* are ONNX Runtime's own operators.")
+    print_operators(counted)
     print_fusions(fusions)
     warn_of_layout(operators)
     size = onnx.load(model, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[2].dim_value
@@ -69,16 +72,6 @@ def report(
         f"The optimised models are beside {model}; picture, table and all measurements in {output}/."
         " Next: make netron EX=06"
     )
-
-
-def print_operators(operators: dict[str, dict[str, int]]) -> None:
-    """Nodes by operator, a column for each file."""
-    table = reports.table("Nodes by operator; FusedConv and nchwc.* are ONNX Runtime's own", "", *operators)
-    for operator in dict.fromkeys(operator for counts in operators.values() for operator in counts):
-        table.add_row(without_domain(operator), *(str(counts.get(operator, "")) for counts in operators.values()))
-    table.add_section()
-    table.add_row("in all", *(str(sum(counts.values())) for counts in operators.values()))
-    console.print(table)
 
 
 def print_fusions(fusions: dict[str, list[dict]]) -> None:

@@ -51,8 +51,8 @@ def answers(server: Server, requests: int, clients: int = CLIENTS, **options) ->
 
 
 @contextmanager
-def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options) -> Iterator[list[Answer]]:
-    """Clients that send requests during the block, pause seconds after each answer; they stop once the server ends."""
+def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
+    """Clients that send one request after the other during the block; each stops once the server has ended."""
     given: list[Answer] = []
     stop = threading.Event()
 
@@ -62,7 +62,6 @@ def load(server: Server, clients: int = CLIENTS, *, pause: float = 0, **options)
                 given.append(ask(client, server, **options))
                 if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
-                stop.wait(pause)
 
     threads = [threading.Thread(target=one_client) for _ in range(clients)]
     for thread in threads:
@@ -100,15 +99,18 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
 
 
 class Crowd:
-    """So many POST /classify at once. It is there when all are sent."""
+    """So many POST /classify at once, in the background."""
 
     def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
         self.answered: list[Answer] = []  # so far, in the order in which the answers came
-        sent = threading.Semaphore(0)
+        self._requests, self._sent = requests, threading.Semaphore(0)
         self._pool = ThreadPoolExecutor(requests)
         for _ in range(requests):
-            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=sent.release)))
-        all(sent.acquire(timeout=10) for _ in range(requests))
+            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=self._sent.release)))
+
+    def wait_until_sent(self) -> None:
+        """Until all are on their way, or 10 s brought none further."""
+        all(self._sent.acquire(timeout=10) for _ in range(self._requests))
 
     def wait(self) -> list[Answer]:
         """All answers."""

@@ -1,25 +1,20 @@
-"""Images measured and compared: what building them takes, what is in them, how soon they answer."""
+"""Measures and compares images: how long they take to build, what is in them, how soon they answer."""
 
-import csv
 import json
-import os
-import platform
 import re
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import httpx
-import psutil
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from course import ROOT
-from course.base import docker
+from course.base import docker, reports
+from course.base.files import whole_folder, writable
+from course.base.reports import spread
 from course.images.build import Image, lend_wheels
 from serving import Problem
 
@@ -58,15 +53,25 @@ class Measured(NamedTuple):
         """Bytes as a whole."""
         return sum(layer.size for layer in self.layers)
 
+    @property
+    def own_layers(self) -> list[docker.Layer]:
+        """The layers above those of the base image, which come first and make up its size."""
+        below = 0
+        for place, layer in enumerate(self.layers):
+            if below >= self.base:
+                return self.layers[place:]
+            below += layer.size
+        return []
+
 
 def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console: Console) -> list[Measured]:
     """Measure images, show what came out, and write it into a folder.
 
     Args:
-        images: those to compare; the first of each group is what the others of the group are held against.
+        images: those to compare; the others of a group are compared with its first.
         output: the folder.
         rounds: how often each is started, in turn.
-        fresh: build them without cache first, to see what that takes; otherwise what is there is taken.
+        fresh: build them without cache first, and measure that; otherwise take the images that are there.
         console: for tables and progress.
 
     Raises:
@@ -74,12 +79,7 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
-    output.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=output, prefix=".making-") as name,
-        Progress(console=console, transient=True) as bar,
-    ):
-        folder = Path(name)
+    with writable(output), whole_folder(output) as folder, Progress(console=console, transient=True) as bar:
         work = bar.add_task("", total=len(images) * (1 + rounds))
         builds: dict[str, Build | None] = {}
         for image in images:
@@ -102,8 +102,6 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
         if len(labels := set(best.values())) > 1:
             raise Problem(f"The images do not hold the same model: they answer {', '.join(sorted(labels))}.")
         write(found, folder)
-        for file in folder.iterdir():
-            os.replace(file, output / file.name)
     show(found, console)
     console.print(f"Written to {output}: table.csv, layers.csv, measurements.json, images.png, and the builds' logs.")
     return found
@@ -111,7 +109,7 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
 
 def build(image: Image, folder: Path, fresh: bool) -> Build | None:
     """Build an image without cache, in the place of the one that was there; or only make sure that it is there."""
-    log = folder / f"{image.tag.replace('/', '_').replace(':', '_')}.log"
+    log = folder / docker.log_of(image.tag).name
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
         return None
@@ -122,7 +120,7 @@ def build(image: Image, folder: Path, fresh: bool) -> Build | None:
 
 
 def told_apart(log: Path) -> tuple[float | None, float | None]:
-    """Seconds that `pip download` and `pip install` took, by BuildKit's log of a build; None for what is not in it."""
+    """Seconds that `pip download` and `pip install` took, by BuildKit's log of a build; None for what it lacks."""
     text = log.read_text(errors="replace") if log.exists() else ""
     steps = dict(re.findall(r"^#(\d+) (\[.*)$", text, re.MULTILINE))
     seconds = {number: float(took) for number, took in re.findall(r"^#(\d+) DONE ([\d.]+)s$", text, re.MULTILINE)}
@@ -153,91 +151,51 @@ def rows(found: list[Measured]) -> list[dict]:
     first: dict[str, Measured] = {}
     made = []
     for one in found:
-        held_against = first.setdefault(one.image.group, one)
+        compared_with = first.setdefault(one.image.group, one)
         build = one.build or Build(None, None, None)
-        made.append(
-            {
-                "image": one.image.tag,
-                "group": one.image.group,
-                "megabytes": one.size / 1e6,
-                "above_base": (one.size - one.base) / 1e6,
-                "times_first": one.size / held_against.size,
-                "times_first_above_base": (one.size - one.base) / (held_against.size - held_against.base),
-                "build_s": build.whole,
-                "download_s": build.download,
-                "install_s": build.install,
-            }
-            | {
-                f"{what}_{how}": of(getattr(start, what) for start in one.starts)
-                for what in Start._fields
-                for how, of in (("median", median), ("least", min), ("most", max))
-            }
-        )
+        row = {
+            "image": one.image.tag,
+            "group": one.image.group,
+            "megabytes": one.size / 1e6,
+            "above_base": (one.size - one.base) / 1e6,
+            "times_first": one.size / compared_with.size,
+            "times_first_above_base": (one.size - one.base) / (compared_with.size - compared_with.base),
+            "build_s": build.whole,
+            "download_s": build.download,
+            "install_s": build.install,
+        }
+        for what, seconds in zip(Start._fields, zip(*one.starts, strict=True), strict=True):
+            row |= {f"{what}_{how}": of(seconds) for how, of in {"median": median, "least": min, "most": max}.items()}
+        made.append(row)
     return made
 
 
 def show(found: list[Measured], console: Console) -> None:
     """The table, the largest layers, and how it was measured."""
-    table = Table(title="Images", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    table.add_column("image", overflow="fold")
-    columns = (
-        "MB",
-        "above\nbase",
-        "times\nthe first",
-        "build\n(s)",
-        "download,\ninstall",
-        "ready\n(s)",
-        "first pre-\ndiction (s)",
-    )
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("MB", "above\nbase", "times\nthe first", "build\n(s)", "download,\ninstall", "ready\n(s)")
+    table = reports.table("Images", "image", *columns, "first pre-\ndiction (s)")
     group = ""
-    for row in rows(found):
+    for one, row in zip(found, rows(found), strict=True):
         if row["group"] != group:
             group = row["group"]
             table.add_section()
-        parts = f"{whole(row['download_s'])}, {whole(row['install_s'])}" if row["build_s"] else "-"
-        starts = [spread(row, of) for of in Start._fields]
+        build, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build or [None] * 3)
         sizes = [f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}"]
-        table.add_row(row["image"].removeprefix("course/"), *sizes, whole(row["build_s"]), parts, *starts)
+        starts = [spread(seconds, 2) for seconds in zip(*one.starts, strict=True)]
+        parts = ", ".join(parts) if one.build else "-"
+        table.add_row(row["image"].removeprefix("course/"), *sizes, build, parts, *starts)
     console.print(table)
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
-        parts = ", ".join(f"{layer.size / 1e6:.0f} MB {called(layer)}" for layer in one.layers if counts(one, layer))
+        parts = ", ".join(f"{layer.size / 1e6:.0f} MB {called(layer)}" for layer in one.own_layers if layer.size >= 1e6)
         console.print(f"  {one.image.tag}: {parts}", soft_wrap=True, highlight=False, emoji=False)  # :hand: is one
     console.print(
-        f"The base image has {found[0].base / 1e6:.0f} MB. Sizes are unpacked. `times the first`: whole images, of their group."
-        f" Built once, without cache; the download depends on the network. Ready, and the first prediction: from"
-        f" `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].starts)} starts each, in turn.",
+        f"The base image has {found[0].base / 1e6:.0f} MB. Sizes are unpacked. `times the first`: whole images, within"
+        f" their group. Each was built once, without cache; the download depends on the network. Ready, and the first"
+        f" prediction: from `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].starts)} starts, in turn.",
         soft_wrap=True,
         highlight=False,
     )
-
-
-def whole(seconds: float | None) -> str:
-    """Whole seconds; a dash where nothing was measured."""
-    return "-" if seconds is None else f"{seconds:.0f}"
-
-
-def spread(row: dict, of: str) -> str:
-    """Median, and on a second line (least-most)."""
-    return f"{row[f'{of}_median']:.2f}\n({row[f'{of}_least']:.2f}-{row[f'{of}_most']:.2f})"
-
-
-def counts(one: Measured, layer: docker.Layer) -> bool:
-    """Whether a layer is one of the image's own that is worth a word."""
-    return layer.size >= 1e6 and layer not in docker_base(one)
-
-
-def docker_base(one: Measured) -> list[docker.Layer]:
-    """The layers that come from the base image: the first ones, up to its size."""
-    base, total = [], 0
-    for layer in one.layers:
-        if total >= one.base:
-            break
-        base.append(layer)
-        total += layer.size
-    return base
 
 
 def called(layer: docker.Layer, length: int = 40) -> str:
@@ -248,19 +206,14 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    made = rows(found)
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(made[0]))
-        writer.writeheader()
-        for row in made:
-            writer.writerow({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()})
-    with (folder / "layers.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "bytes", "made_by"])
-        writer.writerows([one.image.tag, layer.size, layer.made_by] for one in found for layer in one.layers)
+    reports.write_csv(folder / "table.csv", rows(found))
+    layers = [(one.image.tag, layer) for one in found for layer in one.layers]
+    reports.write_csv(
+        folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
+    )
     engine = docker.docker("version", "--format", "{{.Server.Version}}")
     measurements = {
-        "machine": {"system": platform.platform(), "cores": psutil.cpu_count(), "docker": engine},
+        "machine": reports.machine({"docker": engine}),
         "base": {"bytes": found[0].base},
         "images": [
             {
@@ -282,34 +235,26 @@ def plot(found: list[Measured], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [re.sub("[-_:]", "\n", one.image.tag.removeprefix("course/")) for one in found]
+    places = range(len(found))
     figure, (sizes, seconds) = plt.subplots(1, 2, figsize=(max(9, 1.8 * len(found) + 2), 4.6), layout="constrained")
     for place, one in enumerate(found):
-        sizes.bar(place, one.base / 1e6, color="lightgrey", edgecolor="white", label=None if place else "base image")
-        below = one.base
-        own = [layer for layer in one.layers[len(docker_base(one)) :] if layer.size]
-        for number, layer in enumerate(own):
-            sizes.bar(place, layer.size / 1e6, bottom=below / 1e6, color=f"C{number % 10}", edgecolor="white")
-            below += layer.size
-        sizes.text(place, below / 1e6, f"{below / 1e6:,.0f}", ha="center", va="bottom")
-    sizes.set(
-        title="From below: the base image, then layer by layer",
-        ylabel="MB, unpacked",
-        xticks=range(len(found)),
-        xticklabels=names,
-    )
+        below = one.base / 1e6
+        sizes.bar(place, below, color="lightgrey", edgecolor="white", label=None if place else "base image")
+        for number, layer in enumerate(layer for layer in one.own_layers if layer.size):
+            megabytes = layer.size / 1e6
+            sizes.bar(place, megabytes, bottom=below, color=f"C{number % 10}", edgecolor="white")
+            below += megabytes
+        sizes.text(place, below, f"{below:,.0f}", ha="center", va="bottom")
+    sizes.set(title="From below: the base image, then layer by layer", ylabel="MB, unpacked")
     sizes.legend()
-    middle = [median(start.prediction for start in one.starts) for one in found]
-    least = [value - min(start.prediction for start in one.starts) for value, one in zip(middle, found, strict=True)]
-    most = [max(start.prediction for start in one.starts) - value for value, one in zip(middle, found, strict=True)]
-    seconds.bar(range(len(found)), middle, 0.6, yerr=[least, most], capsize=4)
-    seconds.set(
-        title=f"From docker run to the first prediction, {CPUS} CPU",
-        ylabel="s",
-        xticks=range(len(found)),
-        xticklabels=names,
-    )
+    made = rows(found)
+    middle = [row["prediction_median"] for row in made]
+    least = [row["prediction_median"] - row["prediction_least"] for row in made]
+    most = [row["prediction_most"] - row["prediction_median"] for row in made]
+    seconds.bar(places, middle, 0.6, yerr=[least, most], capsize=4)
+    seconds.set(title=f"From docker run to the first prediction, {CPUS} CPU", ylabel="s")
     for one in (sizes, seconds):
+        one.set(xticks=places, xticklabels=names)
         one.grid(axis="y", alpha=0.3)
         one.tick_params(axis="x", labelsize="small")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    reports.save_picture(figure, path)

@@ -1,18 +1,16 @@
-"""What is made of a load test's measurements: tables, CSV, JSON, plots."""
+"""The report of a load test: tables, CSV, JSON, plots."""
 
-import csv
 import json
-import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from course.base import reports
+from course.base.files import whole_folder
+from course.base.reports import spread
 from course.loadtest.ceiling import Work
 from course.loadtest.plan import Plan, Turn
 
@@ -28,7 +26,7 @@ def show(
     taken_on: dict,
     console: Console,
 ) -> None:
-    """The tables, 80 columns wide, and what has to be said beside them."""
+    """Print the tables, 80 columns wide, and how to read them."""
     rows = summaries(plan, turns, ceilings)
     console.print()
     show_rates(plan, rows, ceilings, console)
@@ -37,13 +35,13 @@ def show(
             reasons = "; ".join(f"{times} x {reason}" for reason, times in row["failures"].most_common(3))
             said = f"{row['service']}: {row['failed']} of {row['failed'] + row['successes']} failed: {reasons}"
             console.print(said, style="bold red", markup=False, soft_wrap=True)
-    show_latencies(plan, rows, console)
+    show_latencies(rows, console)
     if bare:
         show_batching(rows, bare, console)
     console.print(
-        f"{taken_on['used_cores']} cores, which the client shares. locust is closed-loop: each of {plan.users} users"
-        " asks again only once it was answered, so a slow service is asked less often, and these are not the latencies"
-        " that callers who come at any time would meet.",
+        f"{taken_on['used_cores']} cores, which the client shares. locust is a closed loop: each of {plan.users} users"
+        " sends the next request only after the answer to the last. A slow service is asked less often, and callers who"
+        " come at any time would meet other latencies.",
         soft_wrap=True,
     )
     others = max(turn.other_cores for turn in turns)
@@ -96,15 +94,6 @@ def ratios(rates: list[float], others: list[float]) -> list[float]:
     return [one / other for one, other in zip(rates, others, strict=True)] if all(others) else []
 
 
-def spread(values: list[float], digits: int) -> str:
-    """Median, and on a second line (least-most)."""
-    if not values:
-        return "-"
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{median(values):.{digits}f}\n({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-
 def described(work: Work) -> str:
     """The work of one request: `decode, preprocess, resnet18`."""
     models = [Path(model).stem for model in work.models]
@@ -113,39 +102,27 @@ def described(work: Work) -> str:
 
 def show_rates(plan: Plan, rows: list[dict], ceilings: dict[Work, list[float]], console: Console) -> None:
     """Throughput, ratios, shares of the ceiling."""
-    table = Table(
-        title=f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, "
-        f"{plan.rounds} round{'s' * (plan.rounds > 1)}\nMedian (least-most) of the rounds",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-    )
-    table.add_column("service")
-    for column in ("requests/s", "failed", "times\nthe first", "share of\nthe ceiling", "images\na batch"):
-        table.add_column(column, justify="right")
+    title = f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, {plan.rounds} round"
+    title += f"{'s' * (plan.rounds > 1)}\nMedian (least-most) of the rounds"
+    columns = ("requests/s", "failed", "times\nthe first", "share of\nthe ceiling", "images\na batch")
+    table = reports.table(title, "service", *columns)
     for row in rows:
         batches = "\n".join(f"{size:.1f}" for size in row["batches"].values()) or "-"
         shown = [spread(row["rates"], 1), str(row["failed"]), spread(row["over_first"], 2)]
         table.add_row(row["service"], *shown, spread(row["of_ceiling"], 2), batches)
     console.print(table)
     for work, rates in ceilings.items():
-        console.print(
-            f"The ceiling, {described(work)} without a server: {spread(rates, 1)} images/s".replace("\n", " ")
-        )
+        console.print(f"The ceiling, {described(work)} without a server: {spread(rates, 1, ' ')} images/s")
 
 
-def show_latencies(plan: Plan, rows: list[dict], console: Console) -> None:
-    """Latency percentiles over all rounds, and what was used."""
-    table = Table(
-        title="Latency of the successful requests (closed loop), and what was used meanwhile",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
+def show_latencies(rows: list[dict], console: Console) -> None:
+    """Latency percentiles over all rounds, and the cores and memory used."""
+    table = reports.table(
+        "Latency of the successful requests (closed loop), and what was used meanwhile",
+        "service",
+        *(f"p{percentile}\n(ms)" for percentile in PERCENTILES),
+        *("server\n(cores)", "client\n(cores)", "server's\nmemory (MB)"),
     )
-    table.add_column("service")
-    columns = [f"p{percentile}\n(ms)" for percentile in PERCENTILES]
-    for column in (*columns, "server\n(cores)", "client\n(cores)", "server's\nmemory (MB)"):
-        table.add_column(column, justify="right")
     for row in rows:
         percentiles = [f"{value:.0f}" for value in row["percentiles"]] if row["percentiles"] else ["-"] * 3
         used = [f"{row['server_cores']:.2f}", f"{row['client_cores']:.2f}", f"{row['megabytes']:.0f}"]
@@ -155,18 +132,12 @@ def show_latencies(plan: Plan, rows: list[dict], console: Console) -> None:
 
 def show_batching(rows: list[dict], bare: list[dict[int, float]], console: Console) -> None:
     """What batching gains the session alone, beside what it gains the service."""
-    table = Table(
-        title="Batching in the session alone, without a server",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-    )
-    for column in ("batch", "images/s", "times batch 1"):
-        table.add_column(column, justify="right")
+    title = "Batching in the session alone, without a server"
+    table = reports.table(title, "batch", "images/s", "times batch 1", words=0)
     for batch in bare[0]:
         rates = [round_[batch] for round_ in bare]
         gains = [round_[batch] / round_[1] for round_ in bare]
-        table.add_row(str(batch), *(one.replace("\n", " ") for one in (spread(rates, 1), spread(gains, 2))))
+        table.add_row(str(batch), spread(rates, 1, " "), spread(gains, 2, " "))
     console.print(table)
     said = batching(rows, bare)
     if said is None:
@@ -199,11 +170,10 @@ def write(
     taken_on: dict,
     output: Path,
 ) -> None:
-    """table.csv, measurements.json, throughput.png and latency.png: made beside their place, and moved there."""
+    """Write table.csv, measurements.json, throughput.png and latency.png into a folder."""
     rows = summaries(plan, turns, ceilings)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".making-") as name:
-        folder = Path(name)
-        write_csv(rows, folder / "table.csv")
+    with whole_folder(output) as folder:
+        reports.write_csv(folder / "table.csv", [flat(row) for row in rows])
         everything = {
             "machine": taken_on,
             "plan": plan._asdict() | {"folder": plan.folder.name, "variants": [one.name for one in plan.variants]},
@@ -214,31 +184,26 @@ def write(
         }
         (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
         plot(plan, rows, taken_on, folder)
-        for file in folder.iterdir():
-            os.replace(file, output / file.name)
 
 
-def write_csv(rows: list[dict], path: Path) -> None:
-    """One row a service."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        rates = [f"{what}{part}" for what in ("requests_per_s", "times_first") for part in ("", "_least", "_most")]
-        ceiling = ["ceiling_per_s", "share_of_ceiling", "share_of_ceiling_least", "share_of_ceiling_most"]
-        latencies = [f"p{percentile}_ms" for percentile in PERCENTILES]
-        used = ["images_a_batch", "server_cores", "client_cores", "server_megabytes"]
-        writer.writerow(["service", "work", "successes", "failed", *rates, *ceiling, *latencies, *used])
-        for row in rows:
-            numbers = [*three(row["rates"]), *three(row["over_first"])]
-            numbers += [f"{median(row['ceilings']):.3f}", *three(row["of_ceiling"])]
-            numbers += [f"{value:.1f}" for value in row["percentiles"]] if row["percentiles"] else [""] * 3
-            numbers += [" ".join(f"{api}={size:.2f}" for api, size in row["batches"].items())]
-            numbers += [f"{row[name]:.3f}" for name in ("server_cores", "client_cores", "megabytes")]
-            writer.writerow([row["service"], row["work"], row["successes"], row["failed"], *numbers])
+def flat(row: dict) -> dict:
+    """A service's row of the CSV."""
 
+    def three(name: str, values: list[float]) -> dict:
+        parts = {"": median, "_least": min, "_most": max}
+        return {f"{name}{part}": of(values) if values else None for part, of in parts.items()}
 
-def three(values: list[float]) -> list[str]:
-    """Median, least, most."""
-    return [f"{of(values):.3f}" for of in (median, min, max)] if values else ["", "", ""]
+    return (
+        {name: row[name] for name in ("service", "work", "successes", "failed")}
+        | three("requests_per_s", row["rates"])
+        | three("times_first", row["over_first"])
+        | {"ceiling_per_s": median(row["ceilings"])}
+        | three("share_of_ceiling", row["of_ceiling"])
+        | {f"p{of}_ms": value for of, value in zip(PERCENTILES, row["percentiles"] or [None] * 3, strict=True)}
+        | {"images_a_batch": " ".join(f"{api}={size:.2f}" for api, size in row["batches"].items())}
+        | {name: row[name] for name in ("server_cores", "client_cores")}
+        | {"server_megabytes": row["megabytes"]}
+    )
 
 
 def plot(plan: Plan, rows: list[dict], taken_on: dict, folder: Path) -> None:
@@ -257,9 +222,7 @@ def plot(plan: Plan, rows: list[dict], taken_on: dict, folder: Path) -> None:
         one.set_ylim(0, 1.2 * one.get_ylim()[1])  # room for the legend
         one.grid(axis="y", alpha=0.3)
         one.legend(fontsize="small", loc="upper right")
-        figure.suptitle(f"{title}\n{taken}", fontsize="small")
-        figure.savefig(folder / file, dpi=110)
-        plt.close(figure)
+        reports.save_picture(figure, folder / file, f"{title}\n{taken}")
 
     size = (max(6.4, 1.3 * len(rows) + 1.5), 4.6)
     figure, one = plt.subplots(figsize=size, layout="constrained")

@@ -1,15 +1,14 @@
-"""The load test: services under the same load in turn, beside what the cores do without any server."""
+"""The load test: services under the same load in turn, beside what the cores do without a server."""
 
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from course import ROOT
-from course.base.processes import marked, running, wait
-from course.given.benchmark import machine, new_folder
+from course.base.files import last_error, writable
+from course.base.processes import job, marked, running, used, wait
+from course.base.reports import machine
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.loadtest import report
@@ -42,7 +42,7 @@ console = Console(highlight=False)
 
 
 def report_folder(ex: str) -> Path:
-    """reports/loadtest/ex11, and with MODEL=alexnet reports/loadtest/ex11-alexnet: one comparison spares another."""
+    """A folder for each comparison and model: reports/loadtest/ex11, with MODEL=alexnet reports/loadtest/ex11-alexnet."""
     name = f"ex{ex.zfill(2)}" if ex else "services"
     return Path("reports/loadtest") / (name if MODEL_PATH.stem == "resnet18" else f"{name}-{MODEL_PATH.stem}")
 
@@ -56,14 +56,12 @@ def loadtest(plan: Plan, output: Path) -> None:
     provenance = {Path(model).name: weights(open_model(Path(model))) for work in plan.works for model in work.models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
-        tempfile.TemporaryFile(dir=new_folder(output)).close()  # better told now than after the measurements
-        turns, ceilings, bare = take_turns(plan)
-        taken_on = machine([{"versions": {name: version(name) for name in ("bentoml", "onnxruntime", "locust")}}])
-        taken_on |= {"used_cores": cores(), "weights": provenance}
-        report.show(plan, turns, ceilings, bare, taken_on, console)
-        report.write(plan, turns, ceilings, bare, taken_on, output)
-    except OSError as error:
-        raise Problem(f"{error.filename or output} could not be written: {error.strerror or error}.") from error
+        with writable(output):
+            turns, ceilings, bare = take_turns(plan)
+            taken_on = machine({name: version(name) for name in ("bentoml", "onnxruntime", "locust")})
+            taken_on |= {"used_cores": cores(), "weights": provenance}
+            report.show(plan, turns, ceilings, bare, taken_on, console)
+            report.write(plan, turns, ceilings, bare, taken_on, output)
     except KeyboardInterrupt:
         raise Problem("Stopped: everything that was started has been ended, and no report was written.") from None
     console.print(f"All measurements and two plots are in {output}/. How to read them: docs/loadtest.md")
@@ -93,13 +91,13 @@ def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[di
             for work in plan.works:
                 title = f"the ceiling of {report.described(work)}"
                 progress.update(task, description=f"{where}: {title}")
-                result = without_server(work._asdict() | {"processes": cores(), "window": plan.duration}, Path(name))
+                result = without_server(work._asdict() | {"processes": cores(), "window": plan.duration})
                 ceilings[work].append(result["rate"])
                 answers[work] = result["answer"]
                 done(f"{where}: {result['rate']:6.1f}/s  {title}")
             if plan.session_alone:
                 progress.update(task, description=f"{where}: batches in the session alone")
-                bare.append(session_alone(plan, Path(name)))
+                bare.append(session_alone(plan))
                 done(f"{where}: {bare[-1][1]:6.1f}/s  the session alone, one image at a time")
             for one in plan.variants:
                 progress.update(task, description=f"{where}: {one.name}")
@@ -109,29 +107,26 @@ def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[di
     return turns, ceilings, bare
 
 
-def without_server(job: dict, scratch: Path) -> dict:
-    """Do a job of course/loadtest/ceiling.py in a process of its own."""
-    with tempfile.TemporaryDirectory(dir=scratch) as name:
-        folder = Path(name)
-        (folder / "job.json").write_text(json.dumps(job))
-        command = [sys.executable, "-m", "course.loadtest.ceiling", str(folder)]
-        with running(command, cwd=ROOT, env=dict(os.environ), log=folder / "log") as process:
-            code = wait(process, LIMIT + 10 * job["window"])
-        if code != 0:
-            raise Problem(f"The loop without a server ended with {code}: {last_line(folder / 'log')}")
-        return json.loads((folder / "result.json").read_text())
+def without_server(task: dict) -> dict:
+    """What course/loadtest/ceiling.py measures, in a process of its own."""
+    try:
+        with job("course.loadtest.ceiling", task, limit=LIMIT + 10 * task["window"]) as folder:
+            return json.loads((folder / "result.json").read_text())
+    except RuntimeError as error:
+        raise Problem(f"The loop without a server failed: {error}") from error
 
 
-def session_alone(plan: Plan, scratch: Path) -> dict[int, float]:
+def session_alone(plan: Plan) -> dict[int, float]:
     """Images a second by size of batch, with as many threads as the last service gives its session."""
     service = plan.variants[-1]
     threads = service.env.get("THREADS", "0")
-    job = {
+    task = {
         "model": plan.work(service).models[0],
         "threads": int(threads) if threads.isdigit() else 0,  # 0: as many as ONNX Runtime takes by itself
         "batches": BATCHES,
+        "window": plan.duration / len(BATCHES),
     }
-    result = without_server(job | {"window": plan.duration / len(BATCHES)}, scratch)
+    result = without_server(task)
     return {int(batch): rate for batch, rate in result["rates"].items()}
 
 
@@ -201,12 +196,16 @@ def drive(plan: Plan, service: Variant, server: Server, folder: Path) -> tuple[d
         for moment in ("open", "closed"):
             while not (folder / moment).exists():
                 if client.poll() is not None or time.monotonic() > deadline:
-                    raise Problem(f"locust stopped under {service.name}: {last_line(folder / 'locust.log')}")
+                    raise Problem(
+                        f"locust stopped under {service.name}: {last_error((folder / 'locust.log').read_text(errors='replace'))}"
+                    )
                 time.sleep(0.02)
             watched.append(snapshot(server, client.mark))
         wait(client, LIMIT)
     if not (folder / "samples.json").exists():
-        raise Problem(f"locust left no samples of {service.name}: {last_line(folder / 'locust.log')}")
+        raise Problem(
+            f"locust left no samples of {service.name}: {last_error((folder / 'locust.log').read_text(errors='replace'))}"
+        )
     return json.loads((folder / "samples.json").read_text()), *watched
 
 
@@ -217,7 +216,9 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     failures = {int(place): reason for place, reason in samples["failures"].items()}
     good = np.array([place not in failures for place in range(len(ends))], dtype=bool)
     inside = (opened < ends) & (ends <= closed)
-    used = {who: (after[who] - before[who]) / (after["time"] - before["time"]) for who in ("server", "client", "all")}
+    cores_of = {
+        who: (after[who] - before[who]) / (after["time"] - before["time"]) for who in ("server", "client", "all")
+    }
     batches = {}
     for api, (total, count) in after["batches"].items():
         total_before, count_before = before["batches"].get(api, (0, 0))
@@ -232,44 +233,25 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),
         milliseconds=[round(one * 1000, 2) for one in seconds[good & inside]],
         batches=batches,
-        server_cores=used["server"],
-        client_cores=used["client"],
-        other_cores=max(0, used["all"] - used["server"] - used["client"]),
+        server_cores=cores_of["server"],
+        client_cores=cores_of["client"],
+        other_cores=max(0, cores_of["all"] - cores_of["server"] - cores_of["client"]),
         megabytes=max(before["megabytes"], after["megabytes"]),
     )
 
 
 def snapshot(server: Server, client_mark: str) -> dict:
     """Processor time so far, memory, and the server's own count of its batches."""
-    processes = marked(server.process.mark)
     machine_wide = psutil.cpu_times()
+    seconds, megabytes = used(marked(server.process.mark))
     return {
         "time": time.monotonic(),
-        "server": processor_seconds(processes),
-        "client": processor_seconds(marked(client_mark)),
+        "server": seconds,
+        "client": used(marked(client_mark))[0],
         "all": sum(getattr(machine_wide, kind, 0) for kind in ("user", "nice", "system", "irq", "softirq")),
-        "megabytes": megabytes(processes),
+        "megabytes": megabytes,
         "batches": batch_counts(server.url),
     }
-
-
-def processor_seconds(processes: list[psutil.Process]) -> float:
-    """What they have used so far."""
-    seconds = 0.0
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            seconds += times.user + times.system
-    return seconds
-
-
-def megabytes(processes: list[psutil.Process]) -> float:
-    """Their resident memory; what several of them share counts for each."""
-    total = 0.0
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss / 1e6
-    return total
 
 
 def batch_counts(url: str) -> dict[str, list[float]]:
@@ -290,9 +272,3 @@ def batch_counts(url: str) -> dict[str, list[float]]:
                     if sample.name.endswith(ending):
                         counts.setdefault(api, [0.0, 0.0])[place] += sample.value
     return counts
-
-
-def last_line(log: Path) -> str:
-    """The last error in a log, or else its last line."""
-    lines = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-    return next((line for line in reversed(lines) if re.search("ERROR|Error|Problem|BadModel", line)), lines[-1])

@@ -1,11 +1,9 @@
 """Sends 500 photographs at once to exercise 09's application and to exercise 10's service.
 
-How fast they are under a steady load says `make loadtest EX=09`.
+`make loadtest EX=09` shows how fast they are under a steady load.
 """
 
 import asyncio
-import os
-import platform
 import tempfile
 import time
 from collections import Counter
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 from course import ROOT
+from course.base import manifest, reports
+from course.harness.load import CAT
 from course.harness.submission import Submission
 
 CROWD = 500
-CAT = (ROOT / "data" / "cat.png").read_bytes()
 
 
 async def crowd(url: str) -> tuple[Counter, float]:
@@ -37,23 +35,17 @@ async def crowd(url: str) -> tuple[Counter, float]:
 
 
 def print_crowd() -> None:
-    """Ask both, one after the other, and print what came back with how it was taken."""
+    """Ask both, one after the other, and print what came back and how it was measured."""
     console = Console()
-    table = Table("", f"{CROWD} images at once", "the last 200 after")
+    table = reports.table(f"{CROWD} images at once", "exercise", "answers", "the last 200 after")
     with tempfile.TemporaryDirectory() as scratch:
         submission = Submission(ROOT / "solutions", Path(scratch))
-        services = {
-            "09 FastAPI": (submission.serve_app, "ex09_fastapi.py"),
-            "10 BentoML": (submission.serve, "ex10_service.py"),
-        }
-        for name, (serve, file) in services.items():
-            with console.status(f"Asking {name} ..."), serve(file) as server:
+        for exercise in map(manifest.find_service, ("09", "10")):
+            serve = submission.serve_app if exercise.app else submission.serve
+            with console.status(f"Asking exercise {exercise.number} ..."), serve(exercise.service) as server:
                 httpx.post(f"{server.url}/classify", content=CAT, timeout=60).raise_for_status()  # warm
                 answers, seconds = asyncio.run(crowd(server.url))
             shown = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items()))
-            table.add_row(name, shown, f"{seconds:.0f} s")
+            table.add_row(f"{exercise.number} {exercise.name}", shown, f"{seconds:.0f} s")
     console.print(table)
-    console.print(
-        f"data/cat.png; the clients share the {os.cpu_count()} cores. {platform.machine()}, "
-        f"Python {platform.python_version()}. Next: make loadtest EX=09"
-    )
+    console.print(f"data/cat.png; the clients share the cores. {reports.here()}. Next: make loadtest EX=09")

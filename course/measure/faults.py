@@ -1,20 +1,17 @@
-"""Measures what a killed worker and SIGTERM cost the callers of each service, while they are busy."""
+"""Measures what a killed worker and SIGTERM cost the callers of each busy service."""
 
 import os
-import platform
 import signal
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from course import ROOT
+from course.base import reports
 from course.base.manifest import exercises
 from course.base.processes import wait
 from course.harness.load import CLIENTS, Answer, load, workers
@@ -27,7 +24,7 @@ ROUNDS, LIMIT = 3, 60  # LIMIT in seconds
 
 
 class Fault(NamedTuple):
-    """What one fault came to."""
+    """What one fault cost."""
 
     seconds: float  # until the next worker was ready, or until the service had ended
     lost: int  # requests that were not answered 200; for SIGTERM, of those that were sent before it
@@ -36,34 +33,24 @@ class Fault(NamedTuple):
 def print_faults() -> None:
     """Kill and end each service in turn, several rounds, and print what it cost."""
     console = Console()
-    kills: dict[str, list[Fault]] = {number: [] for number in SERVICES}
-    ends: dict[str, list[Fault]] = {number: [] for number in SERVICES}
+    found: dict[str, list[tuple[Fault, Fault]]] = {number: [] for number in SERVICES}
     for _ in track(range(ROUNDS), "Killing and ending each service in turn ...", console=console, transient=True):
         for number, file in SERVICES.items():
             with tempfile.TemporaryDirectory() as scratch, solutions(scratch).serve(file) as server:
-                kills[number].append(kill(server))
-                ends[number].append(terminate(server))
-    table = Table(title=f"Under the load of {CLIENTS} clients", title_justify="left")
-    table.add_column("exercise")
-    for column in (
-        "worker killed:\nnext one ready (s)",
-        "requests\nlost",
-        "SIGTERM:\nended (s)",
-        "accepted\nrequests lost",
-    ):
-        table.add_column(column, justify="right")
-    for number in SERVICES:
+                found[number].append((kill(server), terminate(server)))
+    columns = ("worker killed:\nnext one ready (s)", "requests\nlost", "SIGTERM:\nended (s)", "accepted\nrequests lost")
+    table = reports.table(f"Under the load of {CLIENTS} clients", "exercise", *columns)
+    for number, rounds in found.items():
         cells = []
-        for faults in (kills[number], ends[number]):
-            seconds = [fault.seconds for fault in faults]
-            cells.append(f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})")
+        for faults in zip(*rounds, strict=True):  # the kills, then the ends
+            cells.append(reports.spread([fault.seconds for fault in faults], 1, " "))
             cells.append(" ".join(str(fault.lost) for fault in faults))
         table.add_row(number, *cells)
     console.print(table)
     console.print(
-        f"POST /classify with data/cat.png; median (least to most) of {ROUNDS} rounds in turn, the clients on the same"
-        f" {psutil.cpu_count()} cores. A killed worker (SIGKILL) holds at most {CLIENTS} requests. Of composed services"
-        f" the entry's worker is killed. {platform.machine()}, Python {platform.python_version()}."
+        f"POST /classify with data/cat.png; median (least-most) of {ROUNDS} rounds in turn; the clients share the cores."
+        f" A killed worker (SIGKILL) holds at most {CLIENTS} requests. Of composed services the entry's worker is"
+        f" killed. {reports.here()}."
     )
 
 
@@ -107,7 +94,7 @@ def ready_workers(server: Server) -> int:
 
 
 def wait_until(holds, server: Server) -> None:
-    """Ask again and again, for LIMIT seconds."""
+    """Wait until something holds; raises TimeoutError after LIMIT seconds."""
     give_up = time.monotonic() + LIMIT
     while not holds():
         if time.monotonic() > give_up:

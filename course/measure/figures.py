@@ -1,10 +1,9 @@
-"""Measures what the course says of itself: agreement with PyTorch, start-up and memory, what faults cost."""
+"""Measures what the pages say of the course: agreement with PyTorch, start-up and memory, what faults cost."""
 
-import platform
-import statistics
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import bentoml
@@ -14,10 +13,10 @@ import onnxruntime as ort
 import psutil
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from course import ROOT
-from course.base.processes import marked
+from course.base import reports
+from course.base.processes import marked, used
 from course.harness.submission import Submission
 from course.measure.faults import print_faults
 from serving.model import MODEL_PATH, open_model, weights
@@ -52,15 +51,20 @@ def print_figures() -> None:
 
 
 def _print_agreement(console: Console) -> None:
+    import torch
+
     from course.given.weights import load_again
-    from solutions.ex01_export import compare
 
     session = open_model()
-    architecture = session.get_modelmeta().custom_metadata_map["architecture"]
-    differences = compare(load_again(architecture, weights(session)), MODEL_PATH)
-    table = Table(title="Exported model against PyTorch: largest absolute difference of a logit", title_justify="left")
-    for batch_size in differences:
-        table.add_column(f"batch {batch_size}", justify="right")
+    model = load_again(session.get_modelmeta().custom_metadata_map["architecture"], weights(session))
+    differences = {}
+    for batch in (1, 8, 32):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(images)).numpy()
+        differences[f"batch {batch}"] = abs(session.run(None, {"input": images})[0] - expected).max()
+    title = "Exported model against PyTorch: largest absolute difference of a logit"
+    table = reports.table(title, *differences, words=0)
     table.add_row(*(f"{difference:.1e}" for difference in differences.values()))
     console.print(table)
     console.print(
@@ -90,30 +94,23 @@ def _start(submission: Submission, file: str) -> Start:
 
 
 def _megabytes(process: psutil.Process) -> float:
-    return process.memory_info().rss / 1e6
+    return used([process])[1]
 
 
 def _print_starts(console: Console, starts: dict[str, list[Start]]) -> None:
-    plain, ours = starts.values()
-    table = Table(title="Start-up and memory of a worker", title_justify="left")
-    for column in ("", *starts, "ratio of the medians"):
-        table.add_column(column, justify="left" if not column else "right")
-    rows = {
-        "from `bentoml serve` to ready (s)": 0,
-        "memory at ready (MB)": 1,
-        f"memory after {REQUESTS} requests (MB)": 2,
-    }
-    for label, field in rows.items():
-        columns = [[start[field] for start in each] for each in (plain, ours)]
-        medians = [statistics.median(column) for column in columns]
-        cells = [
-            f"{median:.4g} ({min(column):.4g} to {max(column):.4g})"
-            for median, column in zip(medians, columns, strict=True)
-        ]
-        table.add_row(label, *cells, f"{medians[1] / medians[0]:.2f}")
+    table = reports.table("Start-up and memory of a worker", "", *starts, "ratio of the medians")
+    labels = (
+        "from `bentoml serve` to ready (s)",
+        "memory at ready (MB)",
+        f"memory after {REQUESTS} requests (MB)",
+    )
+    for field, label in enumerate(labels):
+        plain, ours = ([start[field] for start in each] for each in starts.values())
+        digits = 0 if field else 2
+        cells = [reports.spread(column, digits, " ") for column in (plain, ours)]
+        table.add_row(label, *cells, f"{median(ours) / median(plain):.2f}")
     console.print(table)
     console.print(
-        f"Median (least to most) of {ROUNDS} starts each, in turn; ready is the first 200 of GET /readyz, asked every 10 ms;"
-        f" memory is resident. {platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()},"
-        f" BentoML {bentoml.__version__}, ONNX Runtime {ort.__version__}."
+        f"Median (least-most) of {ROUNDS} starts each, in turn; ready is the first 200 of GET /readyz, asked every 10 ms;"
+        f" memory is resident. {reports.here()}, BentoML {bentoml.__version__}, ONNX Runtime {ort.__version__}."
     )

@@ -1,4 +1,4 @@
-"""make grade-benchmark: what grading costs, and that nothing is lost where the grader is killed half-way.
+"""make grade-benchmark: what grading costs, and whether a killed grader loses anything.
 
 A complete submission (solutions/) is graded alone. Then a class with hostile submissions in it is graded, its
 grader killed with SIGKILL after half of the results, and started again.
@@ -6,7 +6,6 @@ grader killed with SIGKILL after half of the results, and started again.
 
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from course import ROOT
+from course.base import reports
 from course.base.manifest import Exercise, solution
-from course.base.processes import running
+from course.base.processes import running, used
 
 # What stands at the top of every file of a hostile submission. Each harms nothing but itself, sandbox or not.
 HOSTILE = {
@@ -54,8 +53,7 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="grade-benchmark-") as scratch:
         folder = Path(scratch)
         console.print(
-            f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
-            f" isolation {isolation}, exercises {' '.join(one.number for one in exercises)}\n"
+            f"{reports.here()}, isolation {isolation}, exercises {' '.join(one.number for one in exercises)}\n"
         )
         options = ["--ex", " ".join(one.number for one in exercises), "--isolation", isolation, "--limit", str(limit)]
         complete = _one_complete(folder, exercises, options, console)
@@ -70,20 +68,17 @@ def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], c
     seconds, peak, _ = _grade(["--submission", str(folder / "one"), *options], folder / "alone", folder / "log")
     results = _results(folder / "alone", ["one"], exercises)["one"]
     run, own = sum(one["seconds"] for one in results), sum(one["own_seconds"] for one in results)
-    table = Table(title="A complete submission", title_justify="left")
-    for column in ("exercise", "seconds", "of them a process of the submission ran", "points"):
-        table.add_column(column, justify="right")
+    columns = ("exercise", "seconds", "of which the submission's\nown processes ran", "points")
+    table = reports.table("A complete submission", *columns, words=0)
     lost = []
     for one in results:
-        reached = round(sum(test["points"] for test in one["tests"] if test["outcome"] == "passed"), 4)
+        reached = _points(one)
         points = f"{reached:g} of {one['worth']:g}"
         table.add_row(one["number"], f"{one['seconds']:.1f}", f"{one['own_seconds']:.1f}", points)
         why = [f"{test['id']}: {test['message']}" for test in one["tests"] if test["outcome"] == "failed"]
         lost += [one["problem"], *why] if reached < one["worth"] else []
     console.print(table)
-    console.print(
-        f"In all {seconds:.1f} s, of which {run:.1f} s in runs of pytest; largest memory {peak / 1e6:.0f} MB."
-    )
+    console.print(f"In all {seconds:.1f} s, of which {run:.1f} s in runs of pytest; largest memory {peak:.0f} MB.")
     console.print(f"Outside the student's own processes: {max(0.0, seconds - own) / seconds:.0%} of the time.\n")
     for sentence in lost:
         console.print(f"[red]{escape(sentence)}[/]")
@@ -103,12 +98,12 @@ def _class_killed_half_way(
     console.print(f"[bold]A class of {len(names)}, {sum(map(bool, names.values()))} of them hostile[/]")
     console.print(f"Killed (exit code {code}) after {first:.1f} s with {len(kept)} results of {half * 2}.")
     console.print(f"Started again: {second:.1f} s, exit code {code_again}. In all {first + second:.1f} s.")
-    console.print(f"Largest memory of the grader and all that it started: {max(peak_first, peak_second) / 1e6:.0f} MB.")
+    console.print(f"Largest memory of the grader and all that it started: {max(peak_first, peak_second):.0f} MB.")
 
     wrong = [f"{path.parent.parent.name}/{path.stem} was graded again" for path, at in kept.items() if path.stat().st_mtime_ns != at]  # fmt: skip
     for name, kind in names.items():
         for exercise, result in zip(exercises, results.get(name, []), strict=False):
-            reached = round(sum(test["points"] for test in result["tests"] if test["outcome"] == "passed"), 4)
+            reached = _points(result)
             if result["problem"] or reached != (0 if kind else exercise.points):
                 wrong.append(f"{name}, exercise {exercise.number}: {reached:g} points. {result['problem']}")
         if len(results.get(name, [])) != len(exercises):
@@ -146,13 +141,15 @@ def _hand_in(folder: Path, exercises: list[Exercise], before: str = "") -> None:
                 (folder / file).write_text(f"import sys\n{before}")
 
 
-def _grade(options: list[str], output: Path, log: Path, kill_after: int | None = None) -> tuple[float, int, int | None]:
-    """Run `make grade`'s command: seconds, the most memory that it and all its processes had, exit code."""
+def _grade(
+    options: list[str], output: Path, log: Path, kill_after: int | None = None
+) -> tuple[float, float, int | None]:
+    """Run `make grade`'s command: seconds, the most megabytes that all its processes held at a time, exit code."""
     command = [sys.executable, "-m", "course", "grade", *options, "--output", str(output)]
-    begun, peak = time.monotonic(), 0
+    begun, peak = time.monotonic(), 0.0
     with running(command, cwd=ROOT, env=dict(os.environ), log=log) as process:
         while process.poll() is None:
-            peak = max(peak, _memory(process.pid))
+            peak = max(peak, _megabytes(process.pid))
             if kill_after is not None and len(_files(output)) >= kill_after:
                 process.kill()
                 process.wait()
@@ -161,19 +158,17 @@ def _grade(options: list[str], output: Path, log: Path, kill_after: int | None =
         return time.monotonic() - begun, peak, process.returncode
 
 
-def _memory(pid: int) -> int:
-    """What a process and all below it hold, each shared page counted once for each of them."""
-    total = 0
+def _megabytes(pid: int) -> float:
+    """What a process and all below it hold."""
     try:
-        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        process = psutil.Process(pid)
+        return used([process, *process.children(recursive=True)])[1]
     except psutil.Error:
         return 0
-    for process in tree:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
+
+
+def _points(result: dict) -> float:
+    return round(sum(test["points"] for test in result["tests"] if test["outcome"] == "passed"), 4)
 
 
 def _files(output: Path) -> list[Path]:

@@ -149,7 +149,7 @@ def test_saves_the_optimised_graph(submission, model, tmp_path):
 
 
 @pytest.mark.points(1)
-def test_each_level_is_heeded(submission, model, tmp_path):
+def test_each_level_is_used(submission, model, tmp_path):
     constants = {"disable": "ORT_DISABLE_ALL", "all": "ORT_ENABLE_ALL", "layout": "ORT_ENABLE_LAYOUT"}
     for level in ("disable", "basic", "extended", "layout", "all"):
         output = tmp_path / f"{level}.onnx"

@@ -133,13 +133,13 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   FORCE=1, DIFF=1    solution: before your own passes; only what differs from yours
 #:   BROWSER=0          netron prints the address and opens no browser
 #:   QUICK=1            a short benchmark or optimize
-#:   LIE                a wrong benchmark: warmup, autograd or together
+#:   LIE                make one mistake in the benchmark: warmup, autograd or together
 #:   SERVICES           what loadtest compares: "10 13:WORKERS=4,THREADS=0"
 #:   PAYLOAD            what each request contains: image, json or npy
 #:   USERS, DURATION    how many requests at a time (32), seconds for each service (10)
 #:   ROUNDS             how often each service or image has its turn (2; 5 for compare-images)
 #:   BY                 who builds the image: bento (default) or hand
-#:   IMAGES             only images whose names contain one of these words: "cpu", "onnx:cuda"
+#:   IMAGES             only container images whose names contain one of these words: "cpu", "onnx:cuda"
 #:   FRESH=0            compare-images does not build without cache
 #:   PROJECT, REGION, REPOSITORY  of Google Cloud, for deploy; PUBLIC=1 lets everybody in
 #:   SUBMISSIONS        a folder of submissions to grade

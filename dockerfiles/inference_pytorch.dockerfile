@@ -46,7 +46,7 @@ ENV PATH="/opt/venv/bin:$PATH" PYTHONUNBUFFERED=1 PORT=3000
 WORKDIR /app
 COPY --from=venv /opt/venv /opt/venv
 COPY serving/__init__.py serving/images.py serving/inference.py serving/inference_check.py \
-     serving/labels.py serving/limits.py serving/
+     serving/labels.py serving/request_limits.py serving/
 COPY models/resnet18.pt2 models/
 # No image without this: a model that runs, with CUDA the provider and every library that it loads, without CUDA none.
 # It also leaves behind what Python compiles at the first import, of that which is imported alone.

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator
 
 from serving.bentoml_repairs import repair_logs
 from serving.images import BadImage, open_image, preprocess
-from serving.limits import RequestLimits
 from serving.model import BadModel, labels, open_model, top5, weights
+from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
 # TODO 1: np.ndarray alone lets nearly everything through, and most of it ends in a 500. Say what you expect (Shape and

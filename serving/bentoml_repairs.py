@@ -52,7 +52,7 @@ def apply(service: "bentoml.Service") -> None:
 
 
 def repair_logs() -> None:
-    """What the log of every service needs."""
+    """Both repairs of the log, which every service needs."""
     log_client_errors_in_one_line()
     log_headers_of_any_bytes()
 

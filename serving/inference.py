@@ -26,7 +26,7 @@ from starlette.routing import Route
 from serving import Problem
 from serving.images import BadImage, open_image, preprocess
 from serving.labels import top5
-from serving.limits import RequestLimits
+from serving.request_limits import RequestLimits
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

@@ -22,8 +22,8 @@ from serving.bentoml_repairs import all_ready as all_ready  # for exercise 14
 from serving.bentoml_repairs import reason as reason
 from serving.cores import cores
 from serving.images import BadImage, open_image, preprocess
-from serving.limits import RequestLimits
 from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, BadModel, labels, open_model, top5, weights
+from serving.request_limits import RequestLimits
 from serving.tensors import as_batch, read_npy
 
 # What a caller sends. It is checked while the request is read: before the method, and before a batch's queue.

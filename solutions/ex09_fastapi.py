@@ -25,8 +25,8 @@ from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
 from serving.images import BadImage, open_image, preprocess
-from serving.limits import RequestLimits
 from serving.model import labels, open_model, top5, weights
+from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
 # How many requests run at a time; the others wait. anyio's default of 40 answers slightly more per second and needs

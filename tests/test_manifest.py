@@ -7,7 +7,7 @@ import pytest
 
 from course import ROOT
 from course.base.manifest import Exercise, exercises, find, find_service, solution
-from course.pages.readme import with_table
+from course.pages.exercise_table import with_table
 from serving import Problem
 
 EACH = pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.stem)

@@ -30,7 +30,7 @@ def crowd() -> None:
 @app.command("manifest")
 def write_manifest() -> None:
     """Write what is made from course.toml and exercises/: the table of README, the digests of the starters."""
-    from course.pages.readme import with_table
+    from course.pages.exercise_table import with_table
 
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text()))

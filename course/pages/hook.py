@@ -18,7 +18,7 @@ from mkdocs.exceptions import PluginError
 
 from course import ROOT
 from course.base import manifest
-from course.pages import frameworks, readme
+from course.pages import exercise_table, frameworks
 from serving import Problem
 
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def _fill(kind: str, words: str) -> str:
     match kind:
         case "exercises":
-            return readme.table("")
+            return exercise_table.table("")
         case "frameworks":
             return frameworks.table(os.environ.get("GITHUB_API_URL", frameworks.API))
         case "card":

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from serving import images, model, tensors
-from serving.limits import RequestLimits
+from serving.request_limits import RequestLimits
 
 pool = concurrent.futures.ThreadPoolExecutor(8)
 loaded = {}

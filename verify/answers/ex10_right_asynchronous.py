@@ -12,7 +12,7 @@ import onnxruntime
 from pydantic import PlainValidator
 
 from serving.images import open_image, preprocess
-from serving.limits import RequestLimits
+from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
 FOLDER = os.environ.get("MODELS_DIR") or os.path.join(os.path.dirname(os.path.dirname(bentoml.__file__)), "models")

@@ -12,8 +12,8 @@ import pydantic
 
 from serving.bentoml_repairs import restart_dead_workers_quickly
 from serving.images import open_image, preprocess
-from serving.limits import RequestLimits
 from serving.model import labels, open_model, softmax
+from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
 

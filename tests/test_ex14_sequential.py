@@ -79,7 +79,7 @@ def test_answers_every_one_of_400_requests(server):
 
 @pytest.mark.points(1)
 def test_answers_overload(server):
-    under_load.assert_answers_overload(server, busy="Preprocessing")
+    under_load.assert_answers_overload(server, composed=True)
 
 
 @pytest.mark.points(1)

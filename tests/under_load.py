@@ -145,18 +145,19 @@ def requests_in_work(server: Server, service: str = "ImageClassifierService") ->
     return metric(server, "bentoml_service_request_in_progress", service, lambda line: 'endpoint="/classify"' in line)
 
 
-def assert_answers_overload(server: Server, busy: str = "ImageClassifierService", requests: int = 400) -> None:
+def assert_answers_overload(server: Server, *, composed: bool = False, requests: int = 400) -> None:
     """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200.
 
-    busy: the service that stands still until all are sent, so that they have to wait however fast it is. Where it is
-    a dependency, it stands still until the first refusal.
+    Its workers stand still until all are sent, so that they have to wait however fast the service is. A composed one
+    accepts few at a time: it gets photographs instead, which it takes long to prepare.
     """
     assert_still_serves(server, "before the load")
-    with stopped(server, busy):
-        crowd = Crowd(server, requests, GREY)
-        crowd.wait_until_sent()
-        if busy != "ImageClassifierService":
-            wait_until(lambda: bool(crowd.answered), seconds=5)
+    if composed:
+        crowd = Crowd(server, requests)
+    else:
+        with stopped(server):
+            crowd = Crowd(server, requests, GREY)
+            crowd.wait_until_sent()
     answered = crowd.wait()
     called = f"{requests} POST /classify at once"
     refused = [one for one in answered if one.status in (429, 503)]

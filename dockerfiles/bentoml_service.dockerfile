@@ -26,7 +26,7 @@ ENV PATH="/opt/venv/bin:$PATH" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp BENTOML_HOME=/tmp/bentoml BENTOML_DO_NOT_TRACK=True ORT_DISABLE_TELEMETRY=1 PORT=3000
 WORKDIR /service
 COPY --from=packages /opt/venv /opt/venv
-# What changes least comes first: each line below is built anew only where it, or one above it, has changed.
+# What changes least comes first: each line below is built again only where it, or one above it, has changed.
 ARG MODELS=resnet18.onnx
 COPY models/${MODELS} models/
 COPY serving serving

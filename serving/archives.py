@@ -50,7 +50,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     except BadArchive:
         file.close()
         raise
-    except Exception as error:  # zipfile raises half a dozen kinds for what is none
+    except Exception as error:  # zipfile raises half a dozen kinds for a file that is not an archive
         file.close()
         raise BadArchive(
             f"expected a zip archive, but these {path.stat().st_size:,} bytes are not one: {error}"

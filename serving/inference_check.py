@@ -33,7 +33,7 @@ def check(path: Path, cuda: str) -> str:
         raise Problem(f"CUDA={cuda}: say CUDA=true, or leave it out.")
     model = load(path)
     if not np.isfinite(logits := model.run(np.zeros((2, 3, 224, 224), dtype=np.float32))).all() or len(logits) != 2:
-        raise Problem(f"{path} runs, but its answer is none: {logits}.")
+        raise Problem(f"{path} runs, but its answer is not two rows of finite numbers: {logits}.")
     built_for = onnxruntime_cuda() if path.suffix == ".onnx" else pytorch_cuda()
     if cuda and not built_for:
         raise Problem(f"CUDA=true, but this build has no CUDA in it: {model.runs_on}. It would always run on the CPU.")

@@ -37,7 +37,7 @@ def checked_file(model: bentoml.Model) -> Path:
     if not path.is_file():
         raise BadModel(f"{model.tag} holds no {MODEL_FILE}: it was not saved by ex20_model_store.py.")
     if sha256(path) != model.info.metadata.get("sha256"):
-        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version and save or import it anew.")
+        raise BadModel(f"{path} is not what was saved as {model.tag}: delete that version and save or import it again.")
     return path
 
 

@@ -149,7 +149,7 @@ def test_saves_the_optimised_graph(submission, model, tmp_path):
 
 
 @pytest.mark.points(1)
-def test_each_level_is_heeded(submission, model, tmp_path):
+def test_each_level_is_used(submission, model, tmp_path):
     constants = {"disable": "ORT_DISABLE_ALL", "all": "ORT_ENABLE_ALL", "layout": "ORT_ENABLE_LAYOUT"}
     for level in ("disable", "basic", "extended", "layout", "all"):
         output = tmp_path / f"{level}.onnx"
@@ -193,7 +193,7 @@ def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
         called="inputs and outputs of the optimised file",
         got=contract(after),
         expected=f"as in the original: {contract(before)}",
-        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them anew",
+        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them again",
     )
     expect(
         after.get_modelmeta().custom_metadata_map == before.get_modelmeta().custom_metadata_map,

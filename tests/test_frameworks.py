@@ -84,7 +84,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {row[0].strip("[").partition("]")[0]: row for row in cells[2:]}
 
 
-def test_stars_are_told_for_whoever_answers_well(github):
+def test_the_stars_of_every_good_answer_are_found(github):
     assert fetch_stars([*ANSWERS, "moved/away"], github) == {"fine/one": 12345, "none/yet": 0, "moved/away": 12345}
 
 
@@ -98,7 +98,7 @@ def test_one_that_hangs_does_not_hold_up_the_others(github, slow):
 @pytest.mark.parametrize(
     "api", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "nonsense", "http://localhost:port"]
 )
-def test_without_a_network_nothing_is_told(api):
+def test_without_a_network_no_stars_are_found(api):
     assert fetch_stars(["fine/one"], api.format(port=free_port())) == {}
 
 
@@ -119,7 +119,7 @@ def test_the_page_is_built_without_github(monkeypatch):
     found = rows(text)
     assert list(found) == NAMES
     assert all("[N/A]" in row[-1] for row in found.values())
-    assert "GitHub did not tell the stars" in text
+    assert "GitHub did not answer" in text
 
 
 def test_github_is_asked_once_while_the_page_is_served(github):

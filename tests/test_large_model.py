@@ -58,7 +58,7 @@ def test_the_command_tells_what_it_needs_and_leaves_nothing(tmp_path):
         assert wait(process, 60) == 0, (tmp_path / "log").read_text()
     text = (tmp_path / "log").read_text()
     assert text.index("This needs 0.0 GB of disk") < text.index("make 8 tables")
-    assert "One file was possible, too" in text
+    assert "One file works as well" in text
     assert list((tmp_path / "models").iterdir()) == []
 
 

@@ -52,7 +52,7 @@ def test_calls_share_imports_and_nothing_else(write):
     assert first[4] == [True, True, False]
     assert submission.call(FILE, "g") == 3
     write(code.replace("count = 0", "count = 10"))
-    assert submission.call(FILE, "f", x=1)[0] == 11, "a file that was saved meanwhile is read anew"
+    assert submission.call(FILE, "f", x=1)[0] == 11, "a file that was saved meanwhile is read again"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from course.grading.run import Options, run_twice
 
 @dataclass(frozen=True)
 class Graded:
-    """What came of it."""
+    """The tests that failed and passed."""
 
     failed: dict[str, str]  # by test: all that a student reads
     passed: set[str]

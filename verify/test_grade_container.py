@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from test_grade import GRADE, SOLUTION
+from test_grade import grade as run_grade
 
 from course import ROOT
 from course.base import docker, manifest
@@ -27,8 +28,6 @@ from serving import Problem
 
 pytestmark = pytest.mark.docker
 
-GRADE = [sys.executable, "-m", "course", "grade", "--ex", "07", "--isolation", "docker"]
-SOLUTION = (ROOT / "solutions" / "ex07_providers.py").read_text()
 # What a submission might look for, from what it finds in the list of processes; {daemon} stays behind.
 SPY = """
 import ctypes, os, signal, socket, subprocess, sys, time
@@ -137,22 +136,9 @@ def providers(answer=providers):
 """
 
 
-def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"SECRET": "of the grader"} | more
-
-
-def grade(*arguments: object, command: list[str] = GRADE, code: int | None = 0, **env: str) -> str:
-    run = subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(**env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-    )
-    assert code is None or run.returncode == code, run.stdout[-3000:]
-    return run.stdout
+def grade(*arguments: object, isolation: str = "docker", **options) -> str:
+    """As test_grade.py's, in containers, with a variable that nobody in there should see."""
+    return run_grade("--ex", "07", "--isolation", isolation, *arguments, SECRET="of the grader", **options)
 
 
 def hand_in(folder: Path, **files: str) -> Path:
@@ -245,17 +231,15 @@ def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     """kill -9: the container goes on; the next run into the same folder removes it, whatever its isolation."""
     output = tmp_path / "grades"
     folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
-    command = [*GRADE, "--submission", folder, "--output", output]
-    grader = subprocess.Popen(
-        command, cwd=ROOT, env=environment(**{MARK: mark}), stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    command = [*GRADE, "--ex", "07", "--isolation", "docker", "--submission", folder, "--output", output]
+    env = os.environ | {MARK: mark}
+    grader = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
     name = container_with_tests(mark)
     grader.send_signal(signal.SIGKILL)
     grader.wait()
     assert containers(mark) == [name]
     nothing = hand_in(tmp_path / "nothing", notes="")
-    again = [word if word != "docker" else "none" for word in GRADE]
-    grade("--submission", nothing, "--output", output, command=again)
+    grade("--submission", nothing, "--output", output, isolation="none")
     assert not containers(mark)
 
 
@@ -277,8 +261,8 @@ def test_where_there_can_be_no_containers_nothing_is_graded(tmp_path, wrapped, e
         pytest.skip("bubblewrap, which hides our files from the engine here, is missing")
     (tmp_path / "own").mkdir()
     folder, output = hand_in(tmp_path / "in", ex07_providers=SOLUTION), tmp_path / "grades"
-    command = [*(word.format(tmp=tmp_path / "own") for word in wrapped), *GRADE]
-    printed = grade("--submission", folder, "--output", output, command=command, code=1, **env)
+    wrapped = [word.format(tmp=tmp_path / "own") for word in wrapped]
+    printed = grade("--submission", folder, "--output", output, wrapped=wrapped, code=1, **env)
     assert sentence in " ".join(printed.split())
     assert "Traceback" not in printed
     assert not list(output.glob("*/exercises/*.json"))

@@ -25,7 +25,6 @@ import psutil
 import pytest
 from bad_input import CAT
 from image_service import tensor
-from onnx import TensorProto, helper, numpy_helper
 from small_models import small_model
 
 from course import ROOT
@@ -308,58 +307,35 @@ def test_a_link_does_not_make_the_grader_read_for_the_student(hostile, tmp_path)
         hostile.call(FILE, "forged_link", secret=str(tmp_path / "expected.npy"))
 
 
+BOMBS = {
+    "memory": """{
+        shape = Constant <value_ints = [1000000, 1000000]> ()
+        huge = ConstantOfShape (shape)
+        sum = ReduceSum <keepdims = 0> (huge)
+        output = Add (input, sum)
+    }""",
+    "time": """{
+        times = Constant <value_int = 4611686018427387904> ()
+        yes = Constant <value = bool {1}> ()
+        output = Loop (times, yes, input) <body = body (int64 number, bool on, float[n] old) => (bool again, float[n] new)
+        {
+            again = Identity (on)
+            new = Abs (old)
+        }>
+    }""",
+    "outside": """<float[16] w = ["location": "../secret", "offset": "0", "length": "64"]> { output = Identity (w) }""",
+}
+
+
 def bomb(kind: str, path: Path) -> Path:
-    """An ONNX file that is a danger to whoever opens it."""
-    if kind == "nodes":  # 2,000,000 nodes in 4 MB
-        graph = b"\x0a\x00" * 2_000_000
-        length = len(graph)
-        varint = b""
-        while length > 127:
-            varint, length = varint + bytes([length & 127 | 128]), length >> 7
-        path.write_bytes(b"\x08\x08\x3a" + varint + bytes([length]) + graph)
-        return path
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("input", "output")]
-    weights = []
-    match kind:
-        case "memory":
-            nodes = [
-                helper.make_node("Constant", [], ["shape"], value_ints=[10**6, 10**6]),
-                helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
-                helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
-                helper.make_node("Add", ["input", "sum"], ["output"]),
-            ]
-        case "time":
-            body = helper.make_graph(
-                [helper.make_node("Identity", ["on"], ["goes_on"]), helper.make_node("Abs", ["old"], ["new"])],
-                "body",
-                [
-                    helper.make_tensor_value_info("number", TensorProto.INT64, []),
-                    helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-                    helper.make_tensor_value_info("old", TensorProto.FLOAT, ["n"]),
-                ],
-                [
-                    helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
-                    helper.make_tensor_value_info("new", TensorProto.FLOAT, ["n"]),
-                ],
-            )
-            nodes = [
-                helper.make_node("Constant", [], ["times"], value_int=2**62),
-                helper.make_node("Loop", ["times", "", "input"], ["output"], body=body),
-            ]
-        case "outside":
-            weight = numpy_helper.from_array(np.zeros(16, np.float32), "w")
-            weight.ClearField("raw_data")
-            weight.data_location = TensorProto.EXTERNAL
-            for key, value in {"location": "../secret", "offset": "0", "length": "64"}.items():
-                weight.external_data.add(key=key, value=value)
-            weights, nodes = [weight], [helper.make_node("Identity", ["w"], ["output"])]
-    opset = [helper.make_opsetid("", 20)]
-    onnx.save(
-        helper.make_model(
-            helper.make_graph(nodes, kind, *([v] for v in values), weights), opset_imports=opset, ir_version=9
-        ),
-        path,
-    )
+    """An ONNX file that is dangerous to open."""
+    if kind == "nodes":  # 2,000,000 empty ones in 4 MB: the fields ir_version and graph of a ModelProto
+        length = 4_000_000
+        varint = bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14 & 127 | 128, length >> 21])
+        path.write_bytes(b"\x08\x08\x3a" + varint + b"\x0a\x00" * 2_000_000)
+    else:
+        head = '<ir_version: 9, opset_import: ["" : 20]> bomb (float[n] input) => (float[n] output) '
+        path.write_bytes(onnx.parser.parse_model(head + BOMBS[kind]).SerializeToString())
     return path
 
 

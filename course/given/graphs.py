@@ -9,7 +9,7 @@ NOTHING = ("Identity", "Dropout")  # compute nothing when a model is served: the
 def work(old: GraphProto, new: GraphProto) -> list[list[NodeProto]]:
     """For each node of the new graph, the nodes of the old one whose work it does, in their order.
 
-    Both graphs are in topological order. Folded constants and removed nodes are nobody's work. The evidence:
+    Both graphs are in topological order. No new node does the work of folded constants and removed nodes. The evidence:
     1. The tensor that an old node gave is still there: the node that gives it now does its work. Or a new node has
        the old one's name, or its tensor's name with `_nchwc` behind (so does ONNX Runtime when it changes layouts).
     2. Otherwise, it works for the node that all users of its tensor went into: a Conv goes where its Relu is.

@@ -36,7 +36,7 @@ console = Console(highlight=False, soft_wrap=True)
 def build(size: int) -> onnx.ModelProto:
     """A model with about `size` bytes of weights: int64 (batch) rows to float32 (batch, TABLES * WIDTH).
 
-    Row i of every table is the number i, WIDTH times, so that a wrong answer can be told from a right one.
+    Row i of every table is the number i, WIDTH times, so that a wrong answer can be recognised.
     """
     rows = size // ROW
     names = [f"table_{i}" for i in range(TABLES)]
@@ -107,7 +107,7 @@ def demonstrate(size: int, folder: Path) -> dict:
 
 
 def require_room(size: int, folder: Path) -> None:
-    """Say what is needed, and refuse to begin where there is less.
+    """Print what is needed, and refuse to begin where there is less.
 
     Raises:
         Problem: too little disk or memory is free.
@@ -132,8 +132,8 @@ def _timed(what: str) -> Iterator[None]:
 def main(
     megabytes: Annotated[int, Option(min=1, help="Size of the weights; the limit is at 2147.")] = 2200,
 ) -> None:
-    """Show what becomes of a model over 2 GB."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files go then, too
+    """Show what happens when a model over 2 GB is saved."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files are removed then as well
     size = megabytes * 10**6
     try:
         MODELS_DIR.mkdir(parents=True, exist_ok=True)
@@ -143,12 +143,12 @@ def main(
     except OSError as error:
         raise Problem(f"The model could not be written to {MODELS_DIR}: {error.strerror or error}.") from error
     except MemoryError as error:
-        raise Problem("There was not enough memory after all.") from error
+        raise Problem("There was not enough memory.") from error
     console.print(
         f"In two files: {result['graph_bytes']} bytes of graph, {result['data_bytes'] / 1e9:.2f} GB of weights."
     )
     if not result["error"]:
-        console.print(f"One file was possible, too: {megabytes} MB are below protobuf's limit of {LIMIT / 1e9:.2f} GB.")
+        console.print(f"One file works as well: {megabytes} MB are below protobuf's limit of {LIMIT / 1e9:.2f} GB.")
 
 
 if __name__ == "__main__":

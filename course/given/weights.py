@@ -1,4 +1,4 @@
-"""Classifiers from torchvision with weights from wherever they can be had."""
+"""Classifiers from torchvision, with ImageNet weights, random ones, or those of a checkpoint."""
 
 import difflib
 import hashlib
@@ -18,7 +18,7 @@ DOWNLOAD_TIMEOUT = 10  # seconds without an answer
 
 
 class Classifier(NamedTuple):
-    """A model in evaluation mode, and what the metadata of its ONNX file will say of it."""
+    """A model in evaluation mode, and what the metadata of its ONNX file says about it."""
 
     model: nn.Module
     labels: list[str]  # one name an output
@@ -31,11 +31,11 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
     Args:
         architecture: a name from torchvision.models, such as resnet18.
         weights: `imagenet` (downloaded on first use), `random`, `auto` (imagenet where it can be
-            had, random otherwise), or the path of a checkpoint: a state dict saved with torch.save.
+            downloaded, random otherwise), or the path of a checkpoint: a state dict saved with torch.save.
         seed: for random weights.
 
     Raises:
-        Problem: no such architecture, weights that cannot be had, a checkpoint that does not fit.
+        Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if architecture not in names:
@@ -69,7 +69,7 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
 
 
 def load_again(architecture: str, provenance: str, checkpoint: Path | None = None) -> nn.Module:
-    """The PyTorch model that an ONNX file was exported from, by what the file's metadata says of it.
+    """The PyTorch model that an ONNX file was exported from, by the metadata of the file.
 
     Raises:
         Problem: the metadata does not say, or names a checkpoint that was not given.
@@ -81,7 +81,7 @@ def load_again(architecture: str, provenance: str, checkpoint: Path | None = Non
             return load_classifier(architecture, "imagenet").model
         case ["checkpoint", *_] if checkpoint is not None:
             return load_classifier(architecture, str(checkpoint)).model
-    raise Problem(f"The weights of this model are known as {provenance!r} only: give their file with --checkpoint.")
+    raise Problem(f"The metadata says only {provenance!r} about the weights: give their file with --checkpoint.")
 
 
 def _download(pretrained: torchvision.models.WeightsEnum) -> dict:
@@ -100,7 +100,7 @@ def _read_checkpoint(path: Path) -> tuple[dict, str]:
         raise Problem(f"--weights is auto, imagenet, random or a checkpoint file; {path} is none of these.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load fails in many ways on a file that is no checkpoint
+    except Exception as error:  # torch.load raises many kinds of errors for a file that is not a checkpoint
         raise Problem(f"{path} is not a checkpoint that torch.load can read with weights_only=True.") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return state, f"checkpoint {path.name} sha256 {digest}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from course import ROOT
 from course.base import docker
+from course.base.files import tail
 from course.base.processes import MARK
 from course.harness import models_for_tests
 from course.isolation.bubblewrap import SYSTEM, TOPS, lent
@@ -32,7 +33,7 @@ CAPABILITIES = ("SYS_ADMIN", "SETFCAP", "DAC_OVERRIDE")
 # does. And a /proc with closed parts could not be mounted again in a sandbox.
 SECURITY = ("no-new-privileges", "apparmor=unconfined", "systempaths=unconfined")
 SYSTEM_CALLS = ROOT / "course" / "grading" / "seccomp.json"
-MEMORY = LIMITS.memory + LIMITS.disk + 2 * GB  # the student's programs; files, for they are kept in memory; pytest
+MEMORY = LIMITS.memory + LIMITS.disk + 2 * GB  # the student's programs; files, which are in memory; pytest
 ROOM = LIMITS.disk + GB  # for files
 THREADS = LIMITS.processes + 300 + 200 * (os.cpu_count() or 1)  # student code is limited in there, to fewer
 # The first process of a container has to reap those whose parents have died; a shell that waits does.
@@ -41,7 +42,7 @@ INSTEAD = "Grade with ISOLATION=process, or on a Linux machine that has an engin
 
 
 def need(work: Path) -> None:
-    """Make what containers need, and make sure that they work here, by trying one.
+    """Make what containers need, and try one.
 
     Args:
         work: a folder that does not exist yet, beside those that exercises will have.
@@ -61,7 +62,7 @@ def need(work: Path) -> None:
     name, command = contained([sys.executable, "-c", program, str(came)], work=work)
     try:
         tried = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-        said = "" if tried.returncode == 0 and came.exists() else f"{tried.stderr.strip()[-300:]} ({tried.returncode})"
+        said = "" if tried.returncode == 0 and came.exists() else f"{tail(tried.stderr, 3)} ({tried.returncode})"
     except subprocess.TimeoutExpired:
         said = "it had not ended after 120 s"
     finally:

@@ -144,7 +144,7 @@ def _one(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop:
         result = _result(plan, submission, exercise, work / exercise.number, stop)
     except Stopped:
         raise
-    except Exception as error:  # it is the grader's, whatever it is: the other submissions go on
+    except Exception as error:  # a mistake in the grader: the other submissions go on
         result = _without_tests(exercise, problem=f"The grader failed: {type(error).__name__}: {error}")
     result = kept.again(result.model_copy(update={"key": key, "ended": datetime.now(UTC)}), before)
     write_whole(file, result.model_dump_json(indent=2))

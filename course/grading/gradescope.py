@@ -57,7 +57,7 @@ def _summary(result: SubmissionResult) -> str:
 
 
 def _entries(exercise: ExerciseResult) -> list[dict]:
-    """The entries of one exercise: each of its tests, or the one reason why there are none."""
+    """The entries of one exercise: its tests, or one that says why there are none."""
     entry = {"name_format": "text", "output_format": "text", "visibility": "visible"}
     tags = [f"exercise {exercise.number}", *(["extra"] if exercise.optional else [])]
     name = f"{exercise.number} {exercise.title}"

@@ -1,4 +1,4 @@
-"""What grading leaves: for each submission a folder with its reports, for the class a page and a table."""
+"""The reports: a folder for each submission, a page and a table for the class."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def write_class(results: list[SubmissionResult], output: Path) -> None:
 
 
 def as_junit(result: SubmissionResult) -> str:
-    """JUnit XML, a suite for each exercise. Of private tests it says no more than that they did not pass."""
+    """JUnit XML, a suite for each exercise. It says only which private tests did not pass, not why."""
     root = ElementTree.Element("testsuites", name=result.name, isolation=result.isolation)
     for exercise in result.exercises:
         tests = exercise.tests or [_stand_in(exercise)]

@@ -24,7 +24,7 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?
 
 
 def clean(text: str) -> str:
-    """A text without escape codes, control characters and marks that turn the direction of writing; cut where too long."""
+    """A text without escape codes, control characters and marks that turn the direction of writing, cut if too long."""
     text = "".join(map(_harmless, ESCAPES.sub("", text[: 2 * LONGEST].replace("\r\n", "\n"))))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... (cut here)"
 
@@ -55,7 +55,7 @@ class TestResult(BaseModel):
 
     id: str
     points: float
-    # open: neither won nor lost, for the machine was too busy to tell, or lacks what the test needs
+    # the last two are open, neither won nor lost: the machine was too busy, or lacks what the test needs
     outcome: Literal["passed", "failed", "inconclusive", "skipped"]
     message: Text = ""  # why it did not pass, in sentences
     details: Text = ""  # all that pytest says, where that is more
@@ -132,7 +132,7 @@ class ExerciseResult(BaseModel):
 
     @property
     def told(self) -> str:
-        """Why no test was run, in words for the student: of the grader's trouble no more than that there was some."""
+        """Why no test was run, for the student. About a failure of the grader it says only that there was one."""
         return AGAIN if self.problem else self.failure
 
 

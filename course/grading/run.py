@@ -20,6 +20,7 @@ from course.grading import container as grade_container
 from course.grading.results import ExerciseResult, Isolation, TestResult
 from course.harness import models_for_tests
 from course.harness.recorder import read_results
+from course.harness.server import Log
 from course.isolation import sandbox
 from course.isolation.bubblewrap import without_network
 from course.isolation.folders import remove
@@ -163,8 +164,7 @@ def run_tests(
                 if container:
                     grade_container.remove(container)
         recorded = read_results(results, key)
-        # Only the end: a flooded log fills no memory.
-        said = _end_of(log)
+        said = Log(log).end()
     finally:
         os.close(source)
         remove(work)
@@ -258,9 +258,3 @@ def _wait(process: subprocess.Popen, timeout: float, stop: threading.Event) -> i
         if time.monotonic() > give_up:
             return None
     return code
-
-
-def _end_of(log: Path, length: int = 600) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - length))
-        return file.read().decode(errors="replace").strip()

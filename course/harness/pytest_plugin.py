@@ -42,9 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test is a failed one, unless it needs a GPU or is inconclusive",
     )
-    parser.addoption("--results", type=Path, help="the grader's: write what came of each test there, signed")
-    parser.addoption("--limit", type=float, default=600, help="with --results: begin no test after so many seconds")
-    parser.addoption("--private-tests", action="store_true", help="give tests that lie elsewhere what tests/ offers")
+    parser.addoption("--results", type=Path, help="for the grader: write the result of each test there, signed")
+    parser.addoption("--limit", type=float, default=600, help="with --results: start no test after so many seconds")
+    parser.addoption("--private-tests", action="store_true", help="give tests in another folder the fixtures of tests/")
 
 
 def pytest_configure(config: pytest.Config) -> None:

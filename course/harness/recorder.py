@@ -1,4 +1,4 @@
-"""pytest's --results: what came of each graded test, written when the run has ended, whole and signed.
+"""pytest's --results: the result of each graded test, written when the run has ended, whole and signed.
 
 The key arrives on standard input and is in no file, argument or environment variable. A results file that
 somebody else wrote, or changed, does not carry the right signature.
@@ -34,7 +34,7 @@ def read_results(file: Path, key: bytes) -> dict | None:
 
 
 class Recorder:
-    """A pytest plugin that notes which graded tests there are and what came of each."""
+    """A pytest plugin that notes the graded tests and their results."""
 
     def __init__(self, file: Path, limit: float) -> None:
         """limit: seconds after which no further test is begun.
@@ -59,22 +59,22 @@ class Recorder:
                 self.collected[item.nodeid] = marker.args[0]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A test file that cannot be read is the course's mistake."""
+        """A test file that cannot be read is a mistake of the course."""
         if report.failed:
             self.problems.append(f"{report.nodeid} cannot be read: {_message(report)}")
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        """So is an error in pytest or a plugin."""
+        """And so is an error in pytest or a plugin."""
         self.problems.append(f"pytest failed: {str(excrepr).strip().splitlines()[-1]}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Begin no test after the limit: what was reached until then counts."""
+        """Start no test after the limit: what was reached until then counts."""
         if time.monotonic() - self.begun > self.limit:
             pytest.fail(f"not run: the tests before it took more than {self.limit:.0f} s, the limit", pytrace=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what came of one part of one test: setting up, the test itself, tidying up."""
+        """Note the result of one part of one test: its setup, its call, its teardown."""
         test = self.tests.setdefault(
             report.nodeid, {"outcome": "skipped", "message": "", "details": "", "seconds": 0.0}
         )
@@ -106,7 +106,7 @@ class Recorder:
 
 
 def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Why, in as few words as there are."""
+    """Why, without what pytest puts around it."""
     longrepr = report.longrepr
     if isinstance(longrepr, tuple):  # a skip: file, line, reason
         return longrepr[2].partition(": ")[2] or longrepr[2]
@@ -116,5 +116,5 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def _details(report: pytest.TestReport) -> str:
-    """Pytest's own account, where it is more than the message."""
+    """Pytest's whole report, if it says more than the message."""
     return "" if report.longreprtext.strip() == _message(report) else report.longreprtext

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from course.base.files import tail
 from course.harness import http
 from course.harness.verdicts import fail
 from course.isolation.limits import LIMITS
@@ -23,6 +24,12 @@ class Log:
         """Its first 10 MB: a process that goes on printing may have printed gigabytes by now."""
         with self.path.open("rb") as file:
             return file.read(LIMITS.output).decode(errors=errors)
+
+    def end(self, size: int = 600) -> str:
+        """Its last bytes, as text."""
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - size))
+            return file.read().decode(errors="replace").strip()
 
 
 class Server:
@@ -75,16 +82,14 @@ class Server:
         except httpx.TransportError:
             return False
 
-    def last_words(self, lines: int = 15) -> str:
+    def last_words(self) -> str:
         """The last exception in the log, or else its end, as a sentence to end a failure message with."""
         if excess := exceeded(self.process):
             return f" The service was ended: {excess}."
         log = self.log.read_text()
-        exceptions = re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE)
-        if exceptions:
+        if exceptions := re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE):
             return f" The service's log says: {exceptions[-1]}"
-        tail = "\n".join(log.splitlines()[-lines:])
-        return f" The end of the service's log:\n{tail}"
+        return f" The end of the service's log:\n{tail(log)}"
 
 
 def exceeded(process: subprocess.Popen) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from course import ROOT
 from course.base import processes
+from course.base.files import tail
 from course.base.manifest import solution
 from course.base.processes import end, free_port, signal_name, wait
 from course.harness import visible, worker
@@ -67,7 +68,7 @@ class Submission:
             if (folder / "error.json").exists():
                 fail(_told(file, function, name, worker.read_error(folder)))
             if code < 0:
-                fail(f"{name} crashed the interpreter ({signal_name(-code)}).\n{_tail(output)}")
+                fail(f"{name} crashed the interpreter ({signal_name(-code)}).\n{tail(output)}")
             if not (folder / "result.json").exists():
                 fail(f"{name} ended the program (exit code {code}) instead of returning. Does it call sys.exit()?")
             return worker.read_result(folder)
@@ -93,7 +94,7 @@ class Submission:
             command, env or {}, timeout, name, self.folders(visible.options(arguments), env, write=writes)
         )
         if finished.code < 0:
-            fail(f"`{name}` crashed the interpreter ({signal_name(-finished.code)}).\n{_tail(finished.output)}")
+            fail(f"`{name}` crashed the interpreter ({signal_name(-finished.code)}).\n{tail(finished.output)}")
         return finished
 
     @contextmanager
@@ -242,10 +243,6 @@ def _shown(arguments: dict[str, Any]) -> str:
     return ", ".join(
         f"{key}={value.name if isinstance(value, Path) else short(value, 60)}" for key, value in arguments.items()
     )
-
-
-def _tail(output: str, lines: int = 15) -> str:
-    return "\n".join(output.splitlines()[-lines:])
 
 
 def _told(file: str, function: str, name: str, error: dict) -> str:

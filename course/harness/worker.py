@@ -90,7 +90,7 @@ def decode(encoded: dict, folder: Path, budget: Budget | None = None) -> Any:
         case {"array": str(file)}:
             path = folder / Path(file).name
             budget.take(path)
-            # Mapped first, for that compares the shape in the file's head with the file's size.
+            # Mapped first: this compares the shape in the file's head with the file's size.
             mapped = np.lib.format.open_memmap(path, mode="r")
             if not mapped.itemsize:  # which a copy may have: text of no characters becomes text of one
                 raise ValueError("its array has elements without a size")

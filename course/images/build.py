@@ -19,9 +19,8 @@ class Image(NamedTuple):
 
     tag: str
     group: str  # images of one group are compared: the others with its first
-    made_from: str  # what a reader should look at
-    # Builds it, with the cache of earlier builds or without, and returns the seconds that it took; its log goes
-    # to the path.
+    made_from: str  # its source, for a reader
+    # Builds it, with or without the cache of earlier builds, writes the log to the path, and returns the seconds.
     build: Callable[[bool, Path], float]
 
 
@@ -56,7 +55,7 @@ COMPARED = [*inference(), *services()]
 
 
 def lend_wheels(folder: Path) -> None:
-    """Put PyTorch's CPU-only wheels that pip finds on this machine (PIP_FIND_LINKS) where the build finds them."""
+    """Copy PyTorch's CPU-only wheels that pip finds on this machine (PIP_FIND_LINKS) to where the build looks."""
     for place in map(Path, os.environ.get("PIP_FIND_LINKS", "").split()):
         for wheel in place.glob("torch-*+cpu-*.whl") if place.is_dir() else []:
             if not (folder / wheel.name).exists():
@@ -77,7 +76,7 @@ def chosen(images: list[Image], words: str) -> list[Image]:
 
 
 def build_all(images: list[Image], console: Console) -> None:
-    """Build images one after the other, and say what each of them became.
+    """Build images one after the other, and print the size and build time of each.
 
     Raises:
         Problem: no engine, or a build that failed.

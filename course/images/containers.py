@@ -22,9 +22,9 @@ from serving import Problem
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 DOCKERFILE = "dockerfiles/bentoml_service.dockerfile"
-# What `docker run` is given besides a port: as little as the service can live with.
+# Options of `docker run` that take from a container what no service needs.
 CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-# BentoML's images have no health check of their own; serving/ is inside of them as well.
+# BentoML's images have no health check; serving/ is in them as well.
 HEALTH = ("--health-cmd", "cd src && python -m serving.container ready", "--health-interval", "10s")
 
 
@@ -76,13 +76,15 @@ def bento(ex: str, folder: Path) -> None:
     console.print(f"[bold]bentoml {shlex.join(command).replace(f'{ROOT}/', '').replace(str(ROOT), '.')}[/]")
     run_bentoml(command, log)
     if not (built := re.search(r"Successfully built Bento\(tag=\"(\S+)\"\)", log.read_text(errors="replace"))):
-        raise Problem(f"`bentoml build` made nothing of {service.bentofile}. The end of its log, {log}:\n{end_of(log)}")
+        raise Problem(
+            f"`bentoml build` built no bento from {service.bentofile}. The end of its log, {log}:\n{end_of(log)}"
+        )
     files = len([path for path in bento_path(built[1]).rglob("*") if path.is_file()])
     console.print(f"{built[1]}, {files} files, in {bento_path(built[1])}\nNext: make containerize EX={ex}")
 
 
 def build_command(bentofile: Path, *, context: Path = ROOT) -> list[str]:
-    """The words of `bentoml build`; behind a mirror, for a bentofile that names the mirror's base image and index."""
+    """The words of `bentoml build`; behind a mirror, the bentofile is a copy with the mirror's base image and index."""
     settings = yaml.safe_load(bentofile.read_text())
     own = settings | {}
     if base := os.environ.get("BASE_IMAGE"):
@@ -120,10 +122,10 @@ def build_by_hand(service: Service, folder: Path, log: Path, cache: bool = True)
 def containerize_bento(tag: str, image: str, log: Path, cache: bool = True) -> float:
     """`bentoml containerize`; the seconds that took.
 
-    The command, not `bentoml.container.build()`: that logs a failed build, and returns as if all were well.
+    It runs the command, because `bentoml.container.build()` logs a failed build and returns as if it had succeeded.
 
     Raises:
-        Problem: there is no such bento, or no image became of it.
+        Problem: there is no such bento, or the command made no image.
     """
     bento_path(tag)
     begin = time.monotonic()
@@ -158,7 +160,7 @@ def bento_path(tag: str) -> Path:
 
 
 def run_bentoml(words: list[str], log: Path, **env: str) -> None:
-    """Run a bentoml command. Raises Problem where it says that it failed."""
+    """Run a bentoml command. Raises Problem where it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True", "NO_COLOR": "1", "COLUMNS": "200"} | env
     with log.open("wb") as output:

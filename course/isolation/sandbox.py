@@ -24,6 +24,7 @@ import psutil
 
 from course import ROOT
 from course.base import processes
+from course.base.files import tail
 from course.base.processes import GraderFailure
 from course.isolation import bubblewrap
 from course.isolation.bubblewrap import Folders, Own
@@ -73,7 +74,7 @@ def need(how: Mode) -> None:
         try:
             with running(command, cwd=ROOT, env=env, log=log, folders=folders, how=how) as process:
                 code = processes.wait(process, 120)
-            said = "" if code == 0 else f"exit code {code}: {log.read_text(errors='replace').strip()[-300:]}"
+            said = "" if code == 0 else f"exit code {code}: {tail(log.read_text(errors='replace'), 3)}"
         except GraderFailure as failure:
             said = str(failure)
     if said:
@@ -136,8 +137,7 @@ def running(
             try:
                 return Confined(command, limits, sandbox=(own, folders) if how == "process" else None, **options)
             except GraderFailure as failure:
-                said = log.read_text(errors="replace").strip()[-300:]
-                raise GraderFailure(f"{failure}. {said}".strip()) from failure
+                raise GraderFailure(f"{failure}. {tail(log.read_text(errors='replace'), 3)}".strip()) from failure
 
         with processes.running(command, cwd=cwd, env=env, log=log, launch=launch) as process:
             everything = [*own, *folders.write]

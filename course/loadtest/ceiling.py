@@ -1,8 +1,8 @@
-"""What the cores do without any server, in a process of its own: python -m course.loadtest.ceiling FOLDER.
+"""What the cores do without a server, in a process of its own: python -m course.loadtest.ceiling FOLDER.
 
-Reads FOLDER/job.json, writes FOLDER/result.json. The ceiling: a loop of decode, preprocess and run in one process a
-core, its sessions with one thread each; nothing that a server does besides. The gain of batching: one session,
-one batch after the other.
+Reads FOLDER/job.json, writes FOLDER/result.json. The ceiling: one process for each core loops over decode, preprocess
+and run, with one thread in each session, and does nothing else that a server does. The gain of batching: one session
+runs one batch after the other.
 """
 
 import json
@@ -55,7 +55,7 @@ def steps(work: Work) -> Callable[[], list[np.ndarray]]:
 
 
 def answer(work: Work) -> dict:
-    """What a server has to answer, so that nobody is fast who computes something else."""
+    """What a server has to answer: one that computes something else does not count as fast."""
     logits = steps(work)()
     # Probabilities of several models can be averaged; their logits are on scales of their own.
     probabilities = np.mean([softmax(one) for one in logits], axis=0)
@@ -82,7 +82,7 @@ def ceiling(work: Work, window: float, processes: int) -> float:
 
 
 def loop(work: Work, begin, stop, ended) -> None:
-    """One process: the work again and again; it hands over the moments at which each was done."""
+    """One process: repeat the work, and put the moments at which each piece ended into a queue."""
     once = steps(work)
     once()
     begin.wait(60)
@@ -96,15 +96,15 @@ def loop(work: Work, begin, stop, ended) -> None:
 def within(ends: np.ndarray, seconds: np.ndarray, opened: float, closed: float) -> float:
     """How much of the work that took `seconds` until `ends` lies within a window.
 
-    What lies in it by half counts half. Counted whole or not at all, the 32 requests of a batch that ends just before
-    the window closes, or just after, would be several percent of a short window.
+    Work of which half lies within the window counts half. If it counted as a whole or not at all, the 32 requests of a
+    batch that ends just before or just after the window closes would make a difference of several percent.
     """
     overlap = np.minimum(ends, closed) - np.maximum(ends - seconds, opened)
     return float((np.clip(overlap, 0, None) / seconds).sum())
 
 
 def batch_rates(model: Path, threads: int, batches: list[int], window: float) -> dict[int, float]:
-    """Images a second of one session for each size of batch, the sizes in turn until each had its window."""
+    """Images a second of one session for each batch size; the sizes take turns until each had its window."""
     session = open_model(model, threads=threads)
     inputs = {batch: np.repeat(preprocess(open_image(CAT.read_bytes())), batch, axis=0) for batch in batches}
     for batch in inputs.values():

@@ -1,10 +1,10 @@
-"""What the load test knows of each request: a plug-in for locust, given beside any locust file.
+"""Records each request of a load test: a plug-in for locust, which works with any locust file.
 
 locust -f locustfiles/ex11_locustfile.py,course/loadtest/samples.py --samples FOLDER --warm-up 2 --window 10 --headless ...
 
-The load is steady within the window and on both sides of it: it opens when all users are there, have been for the
-time of the warm-up, and as many requests have ended as there are users; after it has closed, the load goes on until
-as many have ended again. FOLDER/open and FOLDER/closed appear when the window opens and closes, FOLDER/samples.json
+The load is steady within the window and on both sides of it. The window opens after all users have been there for
+the warm-up, and as many requests have ended as there are users. After it has closed, the load goes on until as many
+requests have ended again. FOLDER/open and FOLDER/closed appear when the window opens and closes, FOLDER/samples.json
 at the end.
 """
 
@@ -22,7 +22,7 @@ PATIENCE = 60  # seconds for which a window waits for requests to end, before an
 
 @events.init_command_line_parser.add_listener
 def add_options(parser) -> None:
-    """Not on the web page: it starts a test without them."""
+    """Options of the command line only: a test that is started on the web page has none of them."""
     parser.add_argument("--samples", include_in_web_ui=False, help="The folder that the samples are written to")
     parser.add_argument("--warm-up", type=float, default=2, include_in_web_ui=False, help="Seconds before the window")
     parser.add_argument("--window", type=float, default=10, include_in_web_ui=False, help="Seconds that count")
@@ -36,7 +36,7 @@ def record(environment, **_) -> None:
 
 
 class Recorder:
-    """Notes every request, and ends the test when enough is known."""
+    """Records every request, and ends the test after the window."""
 
     def __init__(self, environment) -> None:
         self.environment = environment
@@ -52,7 +52,7 @@ class Recorder:
         environment.events.quit.add_listener(self.write)
 
     def note(self, response_time: float, exception: Exception | None, response=None, **_) -> None:
-        """A request has ended. Whatever its locust file makes of it, only 2xx is a success."""
+        """A request has ended. Only 2xx is a success, whatever the locust file says."""
         status = getattr(response, "status_code", 0)
         if exception is not None or not 200 <= status < 300:
             self.failures[len(self.ends)] = str(exception) if exception is not None else f"{status}"
@@ -74,13 +74,13 @@ class Recorder:
         self.environment.runner.quit()
 
     def wait_for(self, ended: int) -> None:
-        """Wait until so many requests have ended, but not for ever."""
+        """Wait until that many requests have ended, at most PATIENCE seconds."""
         give_up = time.monotonic() + PATIENCE
         while len(self.ends) < ended and time.monotonic() < give_up:
             gevent.sleep(0.02)
 
     def write(self, **_) -> None:
-        """Write everything, beside its place first."""
+        """Write everything."""
         samples = {
             "window": self.window,
             "ends": list(self.ends),

@@ -41,7 +41,7 @@ def frameworks() -> list[Framework]:
 
 
 def fetch_stars(repositories: list[str], api: str = API, limit: float = LIMIT) -> dict[str, int]:
-    """The stars of those repositories that GitHub told in time; the others are left out.
+    """The stars of repositories, without those for which GitHub does not answer in time.
 
     Args:
         repositories: OWNER/NAME of each.
@@ -55,9 +55,9 @@ def fetch_stars(repositories: list[str], api: str = API, limit: float = LIMIT) -
             answer = httpx.get(f"{api}/repos/{repository}", timeout=limit, follow_redirects=True)
             found[repository] = Repository.model_validate_json(answer.raise_for_status().content).stargazers_count
         except (httpx.HTTPError, httpx.InvalidURL, ValidationError):
-            pass  # no network, a rate limit, nonsense: the page says N/A
+            pass  # no network, a rate limit, an invalid answer: the page says N/A
 
-    # Daemons, so that nobody waits for one that hangs: httpx's time limits know neither a slow
+    # Daemon threads, so that the build does not wait for one that hangs: httpx's time limits cover neither a slow
     # name server nor an answer that comes byte by byte.
     threads = [Thread(target=fetch, args=[repository], daemon=True) for repository in repositories]
     end = time.monotonic() + limit
@@ -83,7 +83,7 @@ def table(api: str = API) -> str:
         lines.append(
             f"| [{one.name}]({one.link}) | {purpose} | {marks} | [{shown}](https://github.com/{one.repository}) |"
         )
-    asked = f"Stars as GitHub told them on {time.strftime('%d %B %Y')}."
+    asked = f"Stars on GitHub on {time.strftime('%d %B %Y')}."
     if len(stars) < len(frameworks()):
-        asked = "N/A: GitHub did not tell the stars when this page was built."
+        asked = "N/A: GitHub did not answer when this page was built."
     return "\n".join([*lines, "", asked])

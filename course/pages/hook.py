@@ -26,7 +26,7 @@ MARK = r"<!-- (exercises|frameworks|card|hints|code)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace the marks of a page; a mark that names nothing fails the build."""
+    """Replace the marks of a page; an unknown name in a mark fails the build."""
     try:
         return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
     except (Problem, OSError, KeyError) as error:

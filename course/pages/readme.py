@@ -21,5 +21,5 @@ def table(link: str) -> str:
 
 
 def with_table(text: str) -> str:
-    """The text with the table between its two marks made anew."""
+    """The text with a new table between its two marks."""
     return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{table('docs/')}\n{END}", text, flags=re.DOTALL)

@@ -1,8 +1,8 @@
 """Calls of a student's functions that pay for the imports once: `make check`, on the student's own machine.
 
-python -m course.student.warm SOLUTION imports what the solution imports, then forks for each call: the child is as fresh as
-a new interpreter, but NumPy or PyTorch are there already. Only the solution is looked at, so nothing
-that a student wrote ever runs in the process that forks. Grading starts a new interpreter for each call instead.
+python -m course.student.warm SOLUTION imports what the solution imports, then forks for each call: the child is as
+fresh as a new interpreter, but has NumPy or PyTorch already. It looks only at the solution, so nothing that a student
+wrote ever runs in the process that forks. Grading starts a new interpreter for each call instead.
 """
 
 import ast
@@ -15,22 +15,19 @@ import select
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from course import ROOT
 from course.base import manifest
-from course.base.processes import MARK, end, marked
+from course.base.processes import MARK, end, end_marked
 from course.harness import worker
 from course.harness.submission import Finished, Submission
 from course.harness.verdicts import fail
 
-# What a process can import and then fork. ONNX Runtime is not among them: its import starts a thread, which no child
-# has, and which every child would wait for at its end.
+# What a process can import and then fork. Not ONNX Runtime: its import starts a thread, which a child does not have
+# but would wait for at its end.
 FORKABLE = {"lightning", "matplotlib", "numpy", "onnx", "PIL", "rich", "sklearn", "skl2onnx", "torch"}
 FORKABLE |= {"torchvision", "typer"}
 
@@ -91,12 +88,7 @@ def _kill(child: int, mark: str) -> None:
     """Kill a call's process group, and whatever it started that left the group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    give_up = time.monotonic() + 5
-    while (left := marked(mark)) and time.monotonic() < give_up:
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        time.sleep(0.02)
+    end_marked(mark)
 
 
 def import_what_is_imported(file: Path) -> None:
@@ -105,7 +97,7 @@ def import_what_is_imported(file: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
             if name.partition(".")[0] in FORKABLE:
-                with contextlib.suppress(Exception):  # whoever needs it will be told
+                with contextlib.suppress(Exception):  # the student's own import will say so
                     importlib.import_module(name)
     if "onnxruntime" in sys.modules:
         sys.exit("onnxruntime was imported by another library")  # then every call has an interpreter of its own

@@ -174,7 +174,7 @@ def forged_depth():
 
 
 def forged_shape():
-    """A head that promises 8 TB, and no more than a head."""
+    """A header that promises 8 TB, without any data."""
     head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }".ljust(117) + b"\n"
     _answer(result_npy=b"\x93NUMPY\x01\x00\x76\x00" + head, result_json=b'{"array": "result.npy"}')
 

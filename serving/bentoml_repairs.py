@@ -1,8 +1,7 @@
 """What the course repairs in BentoML, and in circus (the package kantoku), the supervisor under it. All of it is here.
 
-`finish()` in serving/service.py applies what a service needs; no exercise has to name a repair. Each repair says what
-goes wrong without it, where that was seen, and when it can go. tests/test_serving_repairs.py shows each fault without
-its repair: if a test fails there, BentoML has changed and that repair may go.
+`finish()` in serving/service.py applies what a service needs. Each repair says what goes wrong without it, where that
+was seen, and when it can go. tests/test_serving_repairs.py shows each fault; if one is gone there, its repair may go.
 """
 
 import asyncio
@@ -32,8 +31,7 @@ def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
     repair_logs()
     batch_without_waiting()
-    if service.dependencies:
-        keep_socket_paths_short()
+    keep_socket_paths_short()
     if service.config.get("workers", 1) != 1:
         spread_connections()
     for one in service.all_services().values():
@@ -91,8 +89,8 @@ def log_headers_of_any_bytes() -> None:
 
     async def call_with_ascii(middleware: AccessLogMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            escaped = [(name, value.decode("ascii", "backslashreplace").encode()) for name, value in scope["headers"]]
-            scope["headers"] = escaped
+            headers = [(name, value.decode("ascii", "backslashreplace").encode()) for name, value in scope["headers"]]
+            scope["headers"] = headers
         await call(middleware, scope, receive, send)
 
     AccessLogMiddleware.__call__ = call_with_ascii

@@ -19,10 +19,8 @@ log = logging.getLogger("bentoml.service")
 
 
 def open_session() -> ort.InferenceSession:
-    """The model with PROVIDERS in order of preference. ONNX Runtime itself falls back to the CPU and goes on.
-    Raises BadModel: as open_model(), and with REQUIRE_GPU=1 where the session does not have PROVIDERS[0].
-    """
-    session = open_model(providers=PROVIDERS)
+    """The model, with PROVIDERS in order of preference. Raises BadModel, also with REQUIRE_GPU=1 and no PROVIDERS[0]."""
+    session = open_model(providers=PROVIDERS)  # ONNX Runtime itself falls back to the CPU and goes on
     # TODO 2: where the user set REQUIRE_GPU=1 and the session has another provider than PROVIDERS[0]: raise BadModel.
     return session
 

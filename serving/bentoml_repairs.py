@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from serving import Problem
+from serving.connections import spread_connections
 from serving.repair import repair, warn_of_another_version
 
 
@@ -33,6 +34,8 @@ def apply(service: "bentoml.Service") -> None:
     batch_without_waiting()
     if service.dependencies:
         keep_socket_paths_short()
+    if service.config.get("workers", 1) != 1:
+        spread_connections()
     for one in service.all_services().values():
         compute_schemas_once(one)
         make_no_traces(one)

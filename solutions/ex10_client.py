@@ -3,6 +3,7 @@
 python solutions/ex10_client.py data/cat.png data/coffee.png
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,22 +15,30 @@ from course.given.client import read, show_answers, talking_to
 from course.given.script import run
 
 
-def ask(client: bentoml.SyncHTTPClient, image: bytes) -> dict:
-    """Send an image file to the service's `classify`, and return its answer.
+def ask(url: str, images: list[tuple[str, bytes]]) -> Iterator[tuple[str, dict]]:
+    """Send image files to the service's `classify`, one after the other.
 
-    Returns:
-        {"predictions": [{"label": str, "probability": float}, ...], "weights": str},
+    Args:
+        url: where the service listens.
+        images: pairs of a name and an image file.
+
+    Yields:
+        pairs of a name and an answer: {"predictions": [{"label": str, "probability": float}, ...], "weights": str},
         or {"error": why the service refused the file}: its status is 4xx then.
 
     Raises:
         BentoMLException: the service failed.
+        httpx.TransportError: nothing listens at url.
     """
-    try:
-        return client.classify(image)
-    except BentoMLException as error:
-        if error.error_code >= 500:
-            raise
-        return {"error": str(error)}
+    # The client first asks the service for its APIs; timeout 0: it does not retry for 30 s if nothing listens.
+    with bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:
+        for name, image in images:
+            try:
+                yield name, client.classify(image)
+            except BentoMLException as error:
+                if error.error_code >= 500:
+                    raise
+                yield name, {"error": str(error)}
 
 
 def main(
@@ -38,9 +47,8 @@ def main(
 ) -> None:
     """Classify image files with a running service and print a table."""
     files = [(image.name, read(image)) for image in images]
-    # The client first asks the service for its APIs; timeout 0: it does not retry for 30 s if nothing listens.
-    with talking_to(url, "make serve"), bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:
-        show_answers((name, ask(client, image)) for name, image in files)
+    with talking_to(url, "make serve"):
+        show_answers(ask(url, files))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ log = logging.getLogger("bentoml.service")
 
 
 def open_session() -> ort.InferenceSession:
-    """The model with PROVIDERS in order of preference. ONNX Runtime itself falls back to the CPU and goes on.
-    Raises BadModel: as open_model(), and with REQUIRE_GPU=1 where the session does not have PROVIDERS[0].
-    """
-    session = open_model(providers=PROVIDERS)
+    """The model, with PROVIDERS in order of preference. Raises BadModel, also with REQUIRE_GPU=1 and no PROVIDERS[0]."""
+    session = open_model(providers=PROVIDERS)  # ONNX Runtime itself falls back to the CPU and goes on
     if os.environ.get("REQUIRE_GPU") == "1" and provider_of(session) != PROVIDERS[0]:
         raise BadModel(f"REQUIRE_GPU=1, but {PROVIDERS[0]} cannot be had: {why_not()}.")
     return session

@@ -1,10 +1,13 @@
 """What the tests of images share: a context with small, known models, and the building of a submission's Dockerfiles."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +18,7 @@ from filelock import FileLock
 from course import ROOT
 from course.base import docker
 from course.harness.submission import Submission
-from course.harness.verdicts import fail
+from course.harness.verdicts import expect, fail
 from course.images.build import lend_wheels
 from serving import Problem
 
@@ -81,3 +84,86 @@ def container(image: str, *options: str, **more: Any) -> Iterator[docker.Contain
             yield running
     except Problem as problem:
         fail(str(problem))
+
+
+def files(image: str) -> set[str]:
+    """All files of an image."""
+    code = (
+        "import os; print(*(f'{folder}/{name}' for folder, _, names in os.walk('/') "
+        "if not folder.startswith(('/proc', '/sys')) for name in names), sep='\\n')"
+    )
+    return set(docker.docker("run", "--rm", "--user=0", "--entrypoint=python3", image, "-c", code).splitlines())
+
+
+def assert_not_root(image: str, running: docker.Container, what: str) -> None:
+    user, uid = docker.inspect(image)["Config"]["User"], running.run("id", "-u")
+    expect(
+        uid != "0" and user.partition(":")[0].isdigit(),
+        called=f"docker inspect: User of the {what}; id -u in its container",
+        got=f"User {user!r}, uid {uid}",
+        expected="a number other than 0: of a name, an orchestrator cannot tell that it is not root",
+        hint="USER 10001:10001 in the last stage, after everything that needs root",
+    )
+
+
+def assert_holds(image: str, what: str, *, needed: str, unwanted: dict[str, str]) -> None:
+    """Compared with the base image: what that one brings is not the student's."""
+    found = files(image) - files(docker.base_image())
+    if not any(file.endswith(needed) for file in found):
+        fail(f"There is no {needed} in the {what}, which needs it to run.")
+    unwanted = unwanted | {
+        "wheels": r"\.whl$",
+        "pip": r"site-packages/pip/",
+        "your .env or keys": r"/\.env$|/key\.pem$",
+    }
+    unwanted |= {"apt's lists or packages": r"/var/lib/apt/lists/.*_Packages|/var/cache/apt/.*\.deb$"}
+    unwanted |= {"a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git|ninja|cmake)(-[\d.]+)?$"}
+    held = {kind: [file for file in found if re.search(pattern, file)][:3] for kind, pattern in unwanted.items()}
+    held = {kind: some for kind, some in held.items() if some}
+    expect(
+        not held,
+        called=f"find / in the {what}, without what the base image holds",
+        got=held,
+        expected="none of these",
+        hint="only what the last stage copies is in the image; what one layer adds and the next removes still is",
+    )
+
+
+def assert_healthy(running: docker.Container, called: str, hint: str) -> None:
+    give_up = time.monotonic() + 90
+    while (health := running.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.2)
+    expect(
+        health["Status"] == "healthy",
+        called=called,
+        got=health["Status"] + "".join(f": {one['Output'][-200:]}" for one in (health.get("Log") or [])[-1:]),
+        expected="healthy within 90 s",
+        hint=hint,
+    )
+
+
+def assert_labels(image: str, what: str, *names: str) -> None:
+    got = docker.inspect(image)["Config"]["Labels"] or {}
+    base, *others = (f"org.opencontainers.image.{name}" for name in ("base.name", "title", "description", *names))
+    expect(
+        all(got.get(name) for name in others) and got.get(base) == docker.base_image(),
+        called=f"docker inspect: labels of the {what}",
+        got=got,
+        expected=f"{', '.join(others)}, and {base}, which is {docker.base_image()}",
+        hint="LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE",
+    )
+
+
+def assert_hadolint_finds_nothing(path: Path) -> None:
+    command = [Path(sys.executable).with_name("hadolint"), "--format", "json", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = [f"line {one['line']}: {one['code']} {one['message']}" for one in json.loads(done.stdout)]
+    expect(
+        not said,
+        called=f"hadolint {path.name}",
+        got="; ".join(said),
+        expected="nothing to complain about",
+        hint="each rule is explained at https://github.com/hadolint/hadolint/wiki",
+    )

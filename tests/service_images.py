@@ -114,12 +114,3 @@ def worker(container: docker.Container, service: str) -> int | None:
         if "_bentoml_impl.worker.service" in words and words[words.index("--service-name") + 1] == service:
             return int(pid)
     return None
-
-
-def files(image: str) -> set[str]:
-    """All files of an image."""
-    code = (
-        "import os; print(*(f'{folder}/{name}' for folder, _, names in os.walk('/') "
-        "if not folder.startswith(('/proc', '/sys')) for name in names), sep='\\n')"
-    )
-    return set(docker.docker("run", "--rm", "--user=0", "--entrypoint=python3", image, "-c", code).splitlines())

@@ -1,10 +1,7 @@
 """Exercise 08: images that hold what they run, and nothing else. They are built and run by a real engine."""
 
-import json
-import re
 import shutil
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +10,17 @@ from socket import socket
 import httpx
 import numpy as np
 import pytest
-from image_builds import PATIENCE, build, container, make_context
+from image_builds import (
+    PATIENCE,
+    assert_hadolint_finds_nothing,
+    assert_healthy,
+    assert_holds,
+    assert_labels,
+    assert_not_root,
+    build,
+    container,
+    make_context,
+)
 
 from course import ROOT
 from course.base import docker
@@ -118,50 +125,20 @@ def test_an_image_classifies_a_photograph_as_the_model_does(kind, containers, mo
 @EACH
 @pytest.mark.points(0.5)
 def test_an_image_does_not_run_as_root(kind, images, containers):
-    user = docker.inspect(images(kind))["Config"]["User"]
-    uid = containers(kind).run("id", "-u")
-    expect(
-        uid != "0" and user.partition(":")[0].isdigit(),
-        called=f"docker inspect: User of the {kind} image; id -u in its container",
-        got=f"User {user!r}, uid {uid}",
-        expected="a number other than 0: of a name, an orchestrator cannot tell that it is not root",
-        hint="USER 10001:10001 in the last stage, after everything that needs root",
-    )
+    assert_not_root(images(kind), containers(kind), f"{kind} image")
 
 
 @EACH
 @pytest.mark.points(1)
 def test_an_image_holds_what_runs_and_nothing_of_what_built_it(kind, images):
-    """Compared with the base image: what that one brings is not the student's."""
-    found = files(images(kind)) - files(docker.base_image())
-    if not any(file.endswith("serving/inference.py") for file in found):
-        fail(f"There is no serving/inference.py in the {kind} image, which is what it is to run.")
+    other_model = "pt2" if kind == "onnx" else "onnx"
     unwanted = {
-        "a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git|ninja|cmake)(-[\d.]+)?$",
-        "wheels": r"\.whl$",
         "pip's cache": r"/\.cache/pip/",
-        "apt's lists or packages": r"/var/lib/apt/lists/.*_Packages|/var/cache/apt/.*\.deb$",
-        "pip": r"site-packages/pip/",
         "the course's tests": r"/test_ex\d\d_",
         "a repository": r"/\.git/",
-        "your .env or keys": r"/\.env$|serving/key\.pem$",
-        "models that it does not run": r"/resnet18\." + ("pt2" if kind == "onnx" else "onnx") + "$",
+        "models that it does not run": rf"/resnet18\.{other_model}$",
     }
-    held = {what: [file for file in found if re.search(pattern, file)][:3] for what, pattern in unwanted.items()}
-    held = {what: some for what, some in held.items() if some}
-    expect(
-        not held,
-        called=f"find / in the {kind} image, without what the base image holds",
-        got=held,
-        expected="none of these",
-        hint="only what the last stage copies is in the image; what one layer adds and the next removes still is",
-    )
-
-
-def files(tag: str) -> set[str]:
-    """All files of an image."""
-    code = "import os; print(*(f'{folder}/{name}' for folder, _, names in os.walk('/') if not folder.startswith(('/proc', '/sys')) for name in names), sep='\\n')"
-    return set(docker.docker("run", "--rm", "--user=0", "--entrypoint=python3", tag, "-c", code).splitlines())
+    assert_holds(images(kind), f"{kind} image", needed="serving/inference.py", unwanted=unwanted)
 
 
 @pytest.mark.points(1)
@@ -186,16 +163,9 @@ def test_a_container_is_found_healthy_on_the_port_that_it_is_given(kind, images)
     options = ("--env=PORT=8080", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
     with container(images(kind), *options, port=8080) as running:
         ready(running)
-        deadline = time.monotonic() + 90
-        while (health := running.state().get("Health", {"Status": "no HEALTHCHECK"}))["Status"] == "starting":
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        expect(
-            health["Status"] == "healthy",
+        assert_healthy(
+            running,
             called=f"docker run {' '.join(options)}; docker inspect: Health of the {kind} container",
-            got=health["Status"] + "".join(f": {one['Output'][-200:]}" for one in health.get("Log") or []),
-            expected="healthy within 90 s",
             hint="HEALTHCHECK asks /readyz on the port that PORT names, with Python: slim images have no curl",
         )
 
@@ -351,29 +321,11 @@ def test_the_build_of_pytorchs_image_ends_with_the_check(submission, images, con
 @EACH
 @pytest.mark.points(0.5)
 def test_labels_say_what_an_image_is(kind, images):
-    got = docker.inspect(images(kind))["Config"]["Labels"] or {}
-    wanted = [f"org.opencontainers.image.{name}" for name in ("title", "description", "base.name")]
-    expect(
-        all(got.get(name) for name in wanted) and got[wanted[2]] == docker.base_image(),
-        called=f"docker inspect: labels of the {kind} image",
-        got=got,
-        expected=f"{', '.join(wanted)}; the last is {docker.base_image()}",
-        hint="LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE",
-    )
+    assert_labels(images(kind), f"{kind} image")
 
 
 @EACH
 @pytest.mark.points(0.5)
 def test_hadolint_finds_nothing(kind, images, submission):
     images(kind)
-    path = submission.existing(f"dockerfiles/inference_{kind}.dockerfile")
-    command = [Path(sys.executable).with_name("hadolint"), "--format", "json", path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    said = [f"line {one['line']}: {one['code']} {one['message']}" for one in json.loads(done.stdout)]
-    expect(
-        not said,
-        called=f"hadolint {path.name}",
-        got="; ".join(said),
-        expected="nothing to complain about",
-        hint="each rule is explained at https://github.com/hadolint/hadolint/wiki",
-    )
+    assert_hadolint_finds_nothing(submission.existing(f"dockerfiles/inference_{kind}.dockerfile"))

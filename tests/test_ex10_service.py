@@ -225,7 +225,7 @@ def test_client_prints_the_labels(submission, server, session):
         called=f"python ex10_client.py cat.png coffee.png --url {server.url}",
         got=f"exit code {finished.code}: {finished.output[-600:]}",
         expected=f"a table with both files and labels such as {wanted}, and a warning that the weights are RANDOM",
-        hint="ask(): return client.classify(image)",
+        hint="ask(): yield name, client.classify(image)",
     )
 
 
@@ -253,7 +253,7 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
         called="python ex10_client.py note.txt cat.png",
         got=f"exit code {finished.code}: {finished.output[-500:]}",
         expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
-        hint="ask(): catch BentoMLException, and return the reason of a refusal",
+        hint="ask(): catch BentoMLException for each file, and yield the reason of a refusal",
     )
 
 

@@ -1,17 +1,23 @@
 """The solutions of exercises 09 and 10 where many call them at once, send all that they take, or more."""
 
 import codecs
+import contextlib
 import gzip
 import http.client
 import json
+import socket
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 from bad_input import METADATA
 
 from course import ROOT
-from course.harness.load import CAT, at_once
+from course.harness.load import CAT, at_once, workers
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +145,29 @@ def test_a_long_temporary_folder_does_not_keep_a_composed_service_from_starting(
     env = {"MODELS_DIR": str(models_dir), "TMPDIR": str(long)}
     with submission.serve("ex14_sequential.py", env=env) as running:
         assert running.request("POST", "/classify", content=CAT).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the connections of other processes")
+def test_workers_share_the_connections_of_clients_that_come_at_once(submission, models_dir):
+    """Without spread_connections() the first worker that wakes takes all of them, in one try of three on a busy machine."""
+    env = {"MODELS_DIR": str(models_dir), "WORKERS": "2"}
+    with submission.serve("ex13_workers.py", env=env) as running:
+        both = workers(running, "ImageClassifierService")
+        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        for _ in range(5):
+            with contextlib.ExitStack() as clients:
+                for _ in range(32):
+                    clients.enter_context(socket.create_connection(address))
+                held = poll(lambda: [connections(one, address[1]) for one in both], lambda counts: sum(counts) == 32)
+                assert min(held) >= 5, held
+
+
+def connections(worker: psutil.Process, port: int) -> int:
+    return sum(one.status == "ESTABLISHED" and one.laddr.port == port for one in worker.net_connections("tcp"))
+
+
+def poll(look: Callable[[], list[int]], enough: Callable[[list[int]], bool], patience: float = 20) -> list[int]:
+    give_up = time.monotonic() + patience
+    while not enough(seen := look()) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return seen

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bad_input import GREY
+from bad_input import GREY, LARGE
 from image_service import assert_still_serves
 
 from course.base.processes import left_behind, wait
@@ -59,6 +59,14 @@ def stopped(server: Server, service: str = "ImageClassifierService") -> Iterator
             process.send_signal(signal.SIGCONT)
 
 
+def crowd_at_once(server: Server, requests: int, image: bytes) -> Crowd:
+    """A crowd whose requests all come at once: the entry's workers stand still until they are sent."""
+    with stopped(server):
+        crowd = Crowd(server, requests, image)
+        crowd.wait_until_sent()
+    return crowd
+
+
 def assert_survives_a_killed_worker(
     server: Server, service: str = "ImageClassifierService", may_lose: int = CLIENTS
 ) -> None:
@@ -99,13 +107,13 @@ def assert_finishes_on_sigterm(server: Server, requests: int = 80) -> None:
     """
     assert_still_serves(server, "before the load")
     idle = requests_in_work(server)  # those that a worker held when it was killed are counted for ever
-    crowd = Crowd(server, requests)
+    crowd = crowd_at_once(server, requests, LARGE)
     accepted = 0  # at least: what is answered between the two counts is in neither
 
     def many_in_work() -> bool:
         nonlocal accepted, crowd
         if len(crowd.answered) == requests:  # before there was time to count
-            crowd = Crowd(server, requests)
+            crowd = crowd_at_once(server, requests, LARGE)
         before, in_work = len(crowd.answered), requests_in_work(server) - idle
         accepted = before + in_work
         return in_work >= requests // 4
@@ -145,19 +153,14 @@ def requests_in_work(server: Server, service: str = "ImageClassifierService") ->
     return metric(server, "bentoml_service_request_in_progress", service, lambda line: 'endpoint="/classify"' in line)
 
 
-def assert_answers_overload(server: Server, busy: str = "ImageClassifierService", requests: int = 400) -> None:
+def assert_answers_overload(server: Server, image: bytes = GREY, requests: int = 400) -> None:
     """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200.
 
-    busy: the service that stands still until all are sent, so that they have to wait however fast it is. Where it is
-    a dependency, it stands still until the first refusal.
+    Its workers stand still until all are sent, so that they have to wait however fast the service is.
+    image: for a composed service, which accepts few requests at a time, one that it takes longer to prepare.
     """
     assert_still_serves(server, "before the load")
-    with stopped(server, busy):
-        crowd = Crowd(server, requests, GREY)
-        crowd.wait_until_sent()
-        if busy != "ImageClassifierService":
-            wait_until(lambda: bool(crowd.answered), seconds=5)
-    answered = crowd.wait()
+    answered = crowd_at_once(server, requests, image).wait()
     called = f"{requests} POST /classify at once"
     refused = [one for one in answered if one.status in (429, 503)]
     served = [one for one in answered if one.status == 200]

@@ -477,7 +477,7 @@ def test_started_again_it_goes_on_where_it_was(tmp_path, how):
     assert len(written) == 1
     assert grader.returncode == (-9 if how == signal.SIGKILL else 130)
     if how == signal.SIGINT:
-        assert "Stopped. What was graded is kept" in printed
+        assert "Stopped. All results so far are kept." in printed
         assert "Traceback" not in printed
         assert not descendants_of(work)
         assert sorted(output.glob("*/exercises/07.json")) == first, "went on after Ctrl-C"

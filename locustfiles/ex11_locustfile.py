@@ -25,6 +25,7 @@ def add_options(parser) -> None:
 @events.test_start.add_listener
 def prepare(environment, **_) -> None:
     """Prepare the request once for each process: a caller that computes takes processor time from the server."""
+    environment.host = (environment.host or "").rstrip("/")  # the path begins with one
     Caller.request = request_for(environment.parsed_options.payload)
 
 

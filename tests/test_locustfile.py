@@ -35,7 +35,7 @@ def test_drives_a_real_service(submission, models_dir):
 def test_works_in_several_processes(submission, tmp_path):
     port = free_port()
     with stand_in() as server:
-        command = [sys.executable, "-m", "locust", "-f", str(solution(FILE)), "--headless", "--host", server.url]
+        command = [sys.executable, "-m", "locust", "-f", str(solution(FILE)), "--headless", "--host", f"{server.url}/"]
         command += ["--processes", "2", "--master-bind-port", str(port), "--master-port", str(port)]
         command += ["--users", "4", "--spawn-rate", "4", "--run-time", "2s", "--payload", "npy"]
         with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:

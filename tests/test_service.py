@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import re
 import socket
 import sys
 import time
@@ -171,3 +172,26 @@ def poll(look: Callable[[], list[int]], enough: Callable[[list[int]], bool], pat
     while not enough(seen := look()) and time.monotonic() < give_up:
         time.sleep(0.05)
     return seen
+
+
+def test_a_page_on_another_origin_may_be_allowed(models_dir, tmp_path):
+    """The setting that the page of exercise 10 shows."""
+    (setting,) = re.findall(
+        r"^(@bentoml\.service\(.*?^\))$", (ROOT / "docs" / "ex10_service.md").read_text(), re.M | re.S
+    )
+    text = (ROOT / "solutions" / "ex10_service.py").read_text()
+    changed = re.sub(r"^@bentoml\.service\(.*$", lambda _: setting, text, flags=re.M)
+    assert changed != text
+    (tmp_path / "ex10_service.py").write_text(changed)
+    page = {"origin": "https://shop.example"}
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    with Submission(tmp_path, tmp_path / "scratch").serve(
+        "ex10_service.py", env={"MODELS_DIR": str(models_dir)}
+    ) as running:
+        before = running.request("OPTIONS", "/classify", headers=page | asks)
+        allowed = running.request("POST", "/classify", content=CAT, headers=page)
+        other = running.request("POST", "/classify", content=CAT, headers={"origin": "https://other.example"})
+    assert before.status_code == allowed.status_code == other.status_code == 200
+    assert "access-control-allow-origin" not in other.headers
+    for response in (before, allowed):
+        assert response.headers["access-control-allow-origin"] == "https://shop.example"

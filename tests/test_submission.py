@@ -83,6 +83,13 @@ def test_a_missing_file_is_one_sentence(write):
         write("").call("ex98.py", "f")
 
 
+def test_a_file_whose_name_differs_in_case_is_named(write):
+    with pytest.raises(
+        Failed, match=r"ex98\.py is missing in .*\. EX98\.py has another name: upper and lower case differ"
+    ):
+        write("", "EX98.py").call("ex98.py", "f")
+
+
 def test_a_result_that_the_worker_did_not_write_is_refused(write):
     """A pickle in the place of the array would run its author's code in the grader."""
     forger = (

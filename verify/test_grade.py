@@ -727,3 +727,19 @@ def test_results_are_not_written_without_a_key(tmp_path):
     hand_in(tmp_path, OUTCOMES, "test_ex07_outcomes.py")
     assert "--results needs a key" in record(tmp_path, "").stderr
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_link_and_a_name_in_capitals_are_named_where_a_file_is_missing(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "ex01_export.py").write_text("")
+    (folder / "EX07_providers.py").write_text(SOLUTION)
+    (folder / "ex04_inference.py").symlink_to(ROOT / "solutions" / "ex04_inference.py")
+    handed = handed_in.one(folder)
+    handed.take_over(tmp_path / "work")
+    nothing = "Nothing was handed in: there is no "
+    link = "ex04_inference.py. ex04_inference.py is a link, and was left out."
+    assert handed.lacks(["ex04_inference.py"]) == nothing + link
+    case = "ex07_providers.py. EX07_providers.py has another name: upper and lower case differ."
+    assert handed.lacks(["ex07_providers.py"]) == nothing + case
+    assert handed.lacks(["ex02_check.py"]) == f"{nothing}ex02_check.py."

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
+from course.base.home import give_bentoml_a_home
 from course.base.proxies import never_proxy_this_machine
 from serving import Problem
 
@@ -20,6 +21,9 @@ def run(main: Callable) -> None:
 def call(app: Callable) -> None:
     """Run a command line; a Problem, or a part not written yet, ends it with one sentence and exit code 1."""
     never_proxy_this_machine()
+    give_bentoml_a_home()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it cannot
     try:
         app()
     except Problem as problem:

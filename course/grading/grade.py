@@ -155,9 +155,7 @@ def _result(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, st
     if submission.refused:
         return _without_tests(exercise, failure=submission.refused)
     if not any((submission.folder / file).is_file() for file in exercise.files):
-        return _without_tests(
-            exercise, failure=f"Nothing was handed in: there is no {' and no '.join(exercise.files)}."
-        )
+        return _without_tests(exercise, failure=submission.lacks(exercise.files))
     return grade_exercise(exercise, submission.folder, work, plan.options, stop)
 
 

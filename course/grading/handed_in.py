@@ -74,6 +74,14 @@ class HandedIn:
         finally:
             remove(unpacked)
 
+    def lacks(self, files: list[str]) -> str:
+        """Why no file of an exercise is there, with what was handed in that may be meant."""
+        missing = f"Nothing was handed in: there is no {' and no '.join(files)}."
+        links = [sentence for sentence in self.left_out if any(file in sentence for file in files)]
+        alike = [name for name in self.digests if name.lower() in map(str.lower, files)]
+        renamed = [f"{name} has another name: upper and lower case differ." for name in alike]
+        return " ".join([missing, *links, *renamed])
+
 
 def archive_in(folder: Path) -> Path | None:
     """The archive that is all there is in a folder, as Moodle hands out what somebody has uploaded."""

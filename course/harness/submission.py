@@ -157,7 +157,9 @@ class Submission:
         """Where one of its files is; fails the test where it is missing."""
         path = solution(file) if self.folder == ROOT / "solutions" else self.folder / file
         if not path.is_file():
-            fail(f"{file} is missing in {self.folder}.")
+            names = [one.name for one in path.parent.glob("*") if one.name.lower() == path.name.lower()]
+            renamed = f" {names[0]} has another name: upper and lower case differ." if names else ""
+            fail(f"{file} is missing in {self.folder}.{renamed}")
         self._used.add(path)
         return path
 

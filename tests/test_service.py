@@ -19,6 +19,7 @@ from bad_input import METADATA
 
 from course import ROOT
 from course.harness.load import CAT, at_once, workers
+from course.harness.submission import Submission
 
 
 @pytest.fixture(scope="module")

@@ -164,11 +164,15 @@ def assert_answers_overload(server: Server, image: bytes = GREY, requests: int =
     called = f"{requests} POST /classify at once"
     refused = [one for one in answered if one.status in (429, 503)]
     served = [one for one in answered if one.status == 200]
+    late = [one for one in answered if one.status == 504]  # a busy machine: the service's own limit of 30 s
     expect(
-        len(refused) + len(served) == requests and bool(refused) and bool(served) and all(one.text for one in refused),
+        len(refused) + len(served) + len(late) == requests
+        and bool(refused)
+        and bool(served)
+        and all(one.text for one in refused),
         called=called,
         got=tally(answered),
-        expected="some 200, and 429 or 503 with a body that says so for those over the bound",
+        expected="some 200, and 429 or 503 with a body that says so for those over the bound; 504 after 30 s",
         hint=f'traffic={{"max_concurrency": 256}} in @bentoml.service.{server.last_words()}',
     )
     expect(

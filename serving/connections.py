@@ -7,7 +7,7 @@ import uvicorn
 
 from serving.repair import logger, repair
 
-FEW = 32  # connections of one worker; many clients spread by themselves
+FEW = 48  # connections of one worker; a crowd spreads by itself, and is refused at once where it is too large
 
 
 @repair({"uvicorn:Server": ["await self.lifespan.startup()", "for sock in sockets:", "self.servers"]})

@@ -151,17 +151,19 @@ def test_a_long_temporary_folder_does_not_keep_a_composed_service_from_starting(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the connections of other processes")
 def test_workers_share_the_connections_of_clients_that_come_at_once(submission, models_dir):
-    """Without spread_connections() the first worker that wakes takes all of them, in one try of three on a busy machine."""
+    """Of 32 the smaller part is 14 on average; without spread_connections() it is 7, and often none."""
     env = {"MODELS_DIR": str(models_dir), "WORKERS": "2"}
+    smaller = []
     with submission.serve("ex13_workers.py", env=env) as running:
         both = workers(running, "ImageClassifierService")
         address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
-        for _ in range(5):
+        for _ in range(10):
             with contextlib.ExitStack() as clients:
                 for _ in range(32):
                     clients.enter_context(socket.create_connection(address))
                 held = poll(lambda: [connections(one, address[1]) for one in both], lambda counts: sum(counts) == 32)
-                assert min(held) >= 5, held
+                smaller.append(min(held))
+    assert sum(smaller) >= 100, smaller
 
 
 def connections(worker: psutil.Process, port: int) -> int:

@@ -10,13 +10,12 @@ from typing import Annotated
 
 import numpy as np
 import onnxruntime as ort
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from typer import Argument, Option
 
-from course.given.files import reading
+from course.given.files import read_image, reading
 from course.given.script import run
 from course.given.show import print_predictions, warn_of_random
-from serving import Problem
 from serving.model import MODEL_PATH
 
 # Of torchvision's ResNet18_Weights.IMAGENET1K_V1.transforms().
@@ -45,8 +44,8 @@ def input_and_output(model_path: Path) -> tuple[str, str]:
 def preprocess(image_path: Path) -> np.ndarray:
     """Turn an image file into the model's input.
 
-    Turn the image upright and make it RGB, resize its short side to 256 (bilinear, antialiased), cut out the centre
-    of 224 x 224, scale the values to 0..1 and normalise them with ImageNet's mean and standard deviation.
+    Read it upright and as RGB, resize its short side to 256 (bilinear, antialiased), cut out the centre of 224 x 224,
+    scale the values to 0..1 and normalise them with ImageNet's mean and standard deviation.
 
     Returns:
         float32 array of shape (1, 3, 224, 224).
@@ -54,8 +53,7 @@ def preprocess(image_path: Path) -> np.ndarray:
     Raises:
         Problem: the file is missing or not an image.
     """
-    # TODO 4: open the image, turn it upright (ImageOps.exif_transpose), make it RGB, resize, crop, scale, normalise,
-    # transpose. A Problem if the file is missing or not an image (UnidentifiedImageError, OSError).
+    # TODO 4: read_image() gives it upright and as RGB, or raises the Problem. Resize, crop, scale, normalise, transpose.
     raise NotImplementedError("Turn the image into the model's input.")
 
 

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from bad_input import CAT, METADATA
+from bad_input import BAD_IMAGES, CAT, IMAGES, METADATA
 from PIL import Image
 
+from course.given.files import read_image
+from serving import Problem
 from serving.images import MAX_PIXELS, BadImage, open_image, preprocess
 
 SIZES = [(451, 300), (300, 451), (224, 224), (256, 256), (255, 257), (1, 1), (17, 300), (1023, 777)]
@@ -71,3 +73,21 @@ def test_a_damaged_header_is_the_reason_that_is_given():
         open_image(data[:20] + b"????" + data[24:])  # the height, and so the header's checksum
     with pytest.raises(BadImage, match="these 12 bytes are not an image"):
         open_image(b"Hello world!")
+
+
+@pytest.mark.parametrize("kind", [*METADATA, "sixteen_bit"])
+def test_exercise_04_reads_files_as_the_services_do(kind, tmp_path):
+    data, expected = (METADATA | IMAGES)[kind]()
+    (tmp_path / "image").write_bytes(data)
+    assert np.array_equal(read_image(tmp_path / "image"), expected)
+
+
+def test_a_file_that_exercise_04_cannot_read_is_one_sentence(tmp_path):
+    with pytest.raises(Problem, match=r"There is no file .*nowhere\.png\."):
+        read_image(tmp_path / "nowhere.png")
+    for name, make in BAD_IMAGES.items():
+        (tmp_path / name).write_bytes(make())
+        with pytest.raises(Problem, match=rf"{name} cannot be read: expected"):
+            read_image(tmp_path / name)
+    with pytest.raises(Problem, match="cannot be read: .*directory"):
+        read_image(tmp_path)

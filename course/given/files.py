@@ -1,4 +1,4 @@
-"""Model files read and written: what several exercises need, and none is about."""
+"""Files read and written: what several exercises need, and none is about."""
 
 import os
 import tempfile
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 from serving import Problem
+from serving.images import BadImage, open_image
 
 
 @contextmanager
@@ -27,6 +30,20 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # ONNX Runtime alone has a dozen exceptions of its own for a broken file
         reason = str(error).partition("\n")[0]
         raise Problem(f"{path} cannot be loaded: {reason}") from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an image file upright and as RGB, of any kind that the services take; see serving.images.open_image().
+
+    Raises:
+        Problem: the file is missing, is not an image or is damaged.
+    """
+    try:
+        return open_image(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise Problem(f"There is no file {path}.") from error
+    except (BadImage, OSError) as error:
+        raise Problem(f"{path} cannot be read: {error}.") from error
 
 
 @contextmanager

@@ -89,5 +89,5 @@ def test_a_file_that_exercise_04_cannot_read_is_one_sentence(tmp_path):
         (tmp_path / name).write_bytes(make())
         with pytest.raises(Problem, match=rf"{name} cannot be read: expected"):
             read_image(tmp_path / name)
-    with pytest.raises(Problem, match="cannot be read: .*directory"):
+    with pytest.raises(Problem, match=r"cannot be read: .*directory"):
         read_image(tmp_path)

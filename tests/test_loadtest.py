@@ -136,8 +136,15 @@ def samples(ends: list[float], seconds: list[float], failures: dict | None = Non
 
 
 def snapshots(batches_before: dict | None = None, batches_after: dict | None = None) -> tuple[dict, dict]:
-    before = {"time": 10.0, "server": 5.0, "client": 1.0, "all": 50.0, "megabytes": 300.0}
-    after = {"time": 20.0, "server": 24.0, "client": 2.0, "all": 75.0, "megabytes": 280.0}
+    before = {"time": 10.0, "server": 5.0, "client": 1.0, "all": 50.0, "megabytes": 300.0, "workers": {7: 2.0, 8: 1.0}}
+    after = {
+        "time": 20.0,
+        "server": 24.0,
+        "client": 2.0,
+        "all": 75.0,
+        "megabytes": 280.0,
+        "workers": {7: 8.0, 8: 3.0, 9: 1.0},
+    }
     return before | {"batches": batches_before or {}}, after | {"batches": batches_after or {}}
 
 
@@ -164,6 +171,7 @@ def test_only_what_succeeded_within_the_window_counts():
     assert turn.milliseconds == [500, 500]
     assert (turn.server_cores, turn.client_cores, turn.other_cores) == pytest.approx((1.9, 0.1, 0.5))
     assert turn.megabytes == 300
+    assert turn.shares == pytest.approx([1 / 9, 2 / 9, 6 / 9]), "7 used 6 s, 8 used 2, and 9 came meanwhile and used 1"
 
 
 def test_batches_are_those_within_the_window():

@@ -119,3 +119,4 @@ class Turn(NamedTuple):
     client_cores: float
     other_cores: float  # of everything else on this machine
     megabytes: float
+    shares: list[float]  # of the work that each worker of the service did, the least first

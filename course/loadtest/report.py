@@ -84,6 +84,7 @@ def summaries(plan: Plan, turns: list[Turn], ceilings: dict[Work, list[float]]) 
                 "server_cores": median(turn.server_cores for turn in own),
                 "client_cores": median(turn.client_cores for turn in own),
                 "megabytes": max(turn.megabytes for turn in own),
+                "shares": min((turn.shares for turn in own), key=lambda shares: shares[0] if shares else 0),
             }
         )
     return rows
@@ -128,6 +129,12 @@ def show_latencies(rows: list[dict], console: Console) -> None:
         used = [f"{row['server_cores']:.2f}", f"{row['client_cores']:.2f}", f"{row['megabytes']:.0f}"]
         table.add_row(row["service"], *percentiles, *used)
     console.print(table)
+    for row in rows:
+        if len(row["shares"]) > 1:
+            parts = ", ".join(f"{share:.0%}" for share in row["shares"])
+            console.print(
+                f"{row['service']}: its workers did {parts} of the work, in the round where they differed most."
+            )
 
 
 def show_batching(rows: list[dict], bare: list[dict[int, float]], console: Console) -> None:

@@ -24,6 +24,7 @@ from course import ROOT
 from course.base.files import last_error, writable
 from course.base.processes import job, marked, running, used, wait
 from course.base.reports import machine
+from course.harness.load import workers
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.loadtest import report
@@ -237,7 +238,14 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         client_cores=cores_of["client"],
         other_cores=max(0, cores_of["all"] - cores_of["server"] - cores_of["client"]),
         megabytes=max(before["megabytes"], after["megabytes"]),
+        shares=shares(before["workers"], after["workers"]),
     )
+
+
+def shares(before: dict[int, float], after: dict[int, float]) -> list[float]:
+    """Each worker's part of the processor time that all of them used between two snapshots, the least first."""
+    spent = sorted(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+    return [seconds / sum(spent) for seconds in spent] if sum(spent) else []
 
 
 def snapshot(server: Server, client_mark: str) -> dict:
@@ -251,6 +259,7 @@ def snapshot(server: Server, client_mark: str) -> dict:
         "all": sum(getattr(machine_wide, kind, 0) for kind in ("user", "nice", "system", "irq", "softirq")),
         "megabytes": megabytes,
         "batches": batch_counts(server.url),
+        "workers": {worker.pid: used([worker])[0] for worker in workers(server)},
     }
 
 

@@ -34,12 +34,12 @@ def unpack_zip(archive: str, folder: str) -> None:
 
 def unpack_tar(archive: str, folder: str) -> None:
     """Any tar archive, compressed or not."""
-
-    def regular(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
-        return tarfile.data_filter(member, place) if member.isreg() and wanted(member.name) else None
-
+    # Python has these filters from 3.11.4 on. Without, regular files with harmless names are taken as they are.
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as file:
-        file.extractall(folder, filter=regular)
+        for member in file:
+            if member.isreg() and wanted(member.name):
+                file.extract(member, folder, **options)
 
 
 if __name__ == "__main__":

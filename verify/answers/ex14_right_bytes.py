@@ -6,7 +6,7 @@ import concurrent.futures
 import bentoml
 import numpy
 
-from serving import bentoml_repairs, limits, model
+from serving import bentoml_repairs, model, request_limits
 from serving.images import open_image, preprocess
 
 
@@ -51,4 +51,4 @@ class ImageClassifierService:
         return {"predictions": model.top5(scores[0], self.names)}
 
 
-ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 << 20})
+ImageClassifierService.add_asgi_middleware(request_limits.RequestLimits, max_bytes={"/classify": 10 << 20})

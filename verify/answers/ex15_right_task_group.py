@@ -9,7 +9,7 @@ import bentoml
 import numpy
 from pydantic import BaseModel, BeforeValidator
 
-from serving import bentoml_repairs, limits, model
+from serving import bentoml_repairs, model, request_limits
 from serving.cores import cores
 from serving.images import open_image, preprocess
 from serving.tensors import as_batch
@@ -105,5 +105,5 @@ class ImageClassifierService:
 
 
 ImageClassifierService.add_asgi_middleware(
-    limits.RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20}
+    request_limits.RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20}
 )

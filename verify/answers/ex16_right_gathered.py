@@ -7,7 +7,7 @@ import bentoml
 import numpy
 from starlette.responses import Response
 
-from serving import bentoml_repairs, limits, model
+from serving import bentoml_repairs, model, request_limits
 from serving.images import open_image, preprocess
 
 SETTINGS = {"threads": 2, "runner_connection": {"max_requests": 10**9, "max_age": 1e9}, "traffic": {"timeout": 8}}
@@ -86,4 +86,4 @@ class ImageClassifierService:
         return {"predictions": [{"label": self.names[i], "probability": p} for p, i in ranked[:-6:-1]]}
 
 
-ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 * 2**20})
+ImageClassifierService.add_asgi_middleware(request_limits.RequestLimits, max_bytes={"/classify": 10 * 2**20})

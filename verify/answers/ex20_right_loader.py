@@ -5,7 +5,7 @@ import os
 
 import bentoml
 
-from serving import bentoml_repairs, images, limits, model
+from serving import bentoml_repairs, images, model, request_limits
 from serving.store import checked_file, stored
 
 
@@ -51,4 +51,4 @@ class ImageClassifierService:
         return {"version": wanted(), "predictions": model.top5(scores[0], model.labels(self.session))}
 
 
-ImageClassifierService.add_asgi_middleware(limits.RequestLimits, max_bytes={"/classify": 10 << 20})
+ImageClassifierService.add_asgi_middleware(request_limits.RequestLimits, max_bytes={"/classify": 10 << 20})

@@ -209,7 +209,7 @@ def test_a_task_whose_worker_died_is_in_progress_for_ever(tmp_path):
 
     class Tasks:
         @bentoml.task
-        async def work(self, ctx: bentoml.Context) -> str:
+        async def count(self, ctx: bentoml.Context) -> str:
             (tmp_path / "task_id").write_text(ctx.request.state.task_id)
             os._exit(1)  # as a worker does that is killed
 
@@ -217,15 +217,15 @@ def test_a_task_whose_worker_died_is_in_progress_for_ever(tmp_path):
     worker = os.fork()
     if worker == 0:
         with client_of(service) as client:
-            client.post("/work/submit", json={})
+            client.post("/count/submit", json={})
     assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 1
     task_id = (tmp_path / "task_id").read_text()
     with client_of(service) as next_worker:
-        asked = functools.partial(next_worker.get, "/work/status", params={"task_id": task_id})
+        asked = functools.partial(next_worker.get, "/count/status", params={"task_id": task_id})
         assert asked().json()["status"] == "in_progress", MAY_GO
         assert asyncio.run(bentoml_repairs.fail_lost_tasks("the worker has died")) == [task_id]
         assert asked().json()["status"] == "failed"
-        assert "the worker has died" in next_worker.get("/work/get", params={"task_id": task_id}).text
+        assert "the worker has died" in next_worker.get("/count/get", params={"task_id": task_id}).text
 
 
 # ------------------------------------------------------------------------------ servers

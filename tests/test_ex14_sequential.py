@@ -5,7 +5,7 @@ import httpx
 import onnxruntime as ort
 import pytest
 import under_load
-from bad_input import CAT, LARGE
+from bad_input import CAT
 from image_service import assert_classifies, assert_refuses_bad_images
 from small_models import small_models
 
@@ -79,7 +79,7 @@ def test_answers_every_one_of_400_requests(server):
 
 @pytest.mark.points(1)
 def test_answers_overload(server):
-    under_load.assert_answers_overload(server, LARGE)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(1)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
-from bad_input import CAT, COFFEE, IMAGES, LARGE
+from bad_input import CAT, COFFEE, IMAGES
 from image_service import assert_classified, assert_refuses_bad_images, assert_refuses_bad_tensors, tensor
 from small_models import small_models
 
@@ -113,7 +113,7 @@ def test_answers_every_one_of_400_requests(server):
 
 @pytest.mark.points(1)
 def test_answers_overload(server):
-    under_load.assert_answers_overload(server, LARGE)
+    under_load.assert_answers_overload(server)
 
 
 @pytest.mark.points(0.5)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bad_input import GREY, LARGE
+from bad_input import LARGE
 from image_service import assert_still_serves
 
 from course.base.processes import left_behind, wait
@@ -153,14 +153,14 @@ def requests_in_work(server: Server, service: str = "ImageClassifierService") ->
     return metric(server, "bentoml_service_request_in_progress", service, lambda line: 'endpoint="/classify"' in line)
 
 
-def assert_answers_overload(server: Server, image: bytes = GREY, requests: int = 400) -> None:
+def assert_answers_overload(server: Server, requests: int = 400) -> None:
     """More requests at once than the service takes: the surplus gets 429 or 503 at once, the others 200.
 
-    Its workers stand still until all are sent, so that they have to wait however fast the service is.
-    image: for a composed service, which accepts few requests at a time, one that it takes longer to prepare.
+    Its workers stand still until all are sent, and each image takes long to prepare: requests pile up however fast the
+    model and the machine are.
     """
     assert_still_serves(server, "before the load")
-    answered = crowd_at_once(server, requests, image).wait()
+    answered = crowd_at_once(server, requests, LARGE).wait()
     called = f"{requests} POST /classify at once"
     refused = [one for one in answered if one.status in (429, 503)]
     served = [one for one in answered if one.status == 200]

@@ -22,6 +22,8 @@ def spread_connections() -> None:
     startup = uvicorn.Server.startup
 
     async def start_taking_turns(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        if server.config.is_ssl:  # a caller who never answers the handshake would keep all others waiting
+            return await startup(server, sockets)
         await startup(server, [])
         server.servers = [_TakingTurns(server, one) for one in sockets or []]
 
@@ -42,11 +44,10 @@ class _TakingTurns:
         while True:
             try:
                 connection, _ = await loop.sock_accept(self.shared)
-                await loop.connect_accepted_socket(
-                    lambda: config.http_protocol_class(**options), connection, ssl=config.ssl
-                )
+                await loop.connect_accepted_socket(lambda: config.http_protocol_class(**options), connection)
             except OSError as error:  # the caller has gone; or there are too many open files
                 logger.warning("A connection could not be accepted: %s", error)
+                await asyncio.sleep(0.1)  # files stay open for a while; without a pause the log would fill
             await asyncio.sleep(0.001 if len(state.connections) < FEW else 0)
 
     def close(self) -> None:

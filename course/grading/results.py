@@ -132,7 +132,7 @@ class ExerciseResult(BaseModel):
 
     @property
     def told(self) -> str:
-        """Why no test was run, for the student. About a failure of the grader it says only that there was one."""
+        """Why no test ran, for the student. If the grader failed, it does not say how."""
         return AGAIN if self.problem else self.failure
 
 

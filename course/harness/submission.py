@@ -123,7 +123,7 @@ class Submission:
 
     @contextmanager
     def serve_app(self, file: str, *, env: dict[str, str] | None = None, deadline: float = 60) -> Iterator[Server]:
-        """As serve(), with uvicorn, for the ASGI application called `app` of one of its files."""
+        """Like serve(), but runs the ASGI application `app` of one of its files in uvicorn."""
         with self.starting_app(file, env=env) as server:
             server.wait_until_ready(f"uvicorn {Path(file).stem}:app", deadline)
             yield server

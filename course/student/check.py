@@ -73,7 +73,7 @@ def _syntax_error(path: Path) -> str | None:
 
 
 def _run_tests(exercise: Exercise, found: Checked, last: Checked | None, console: Console) -> None:
-    """Run the tests up to the first failure, and note in `found` what came of it."""
+    """Run the tests up to the first failure, and note the results in `found`."""
     import pytest  # here: it takes a moment, and an obstacle does not need it
 
     report = Report(exercise, found, last.failed if last else "", console)

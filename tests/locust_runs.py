@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import threading
 import time
@@ -92,8 +93,10 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     log = Log(log_file).read_text()
     samples = json.loads(written.read(folder / "samples.json")) if (folder / "samples.json").exists() else None
     if not samples or not samples["ends"]:
-        reason = [line for line in log.splitlines() if "Error" in line or "ERROR" in line] or log.splitlines()[-5:]
-        fail(f"locust -f {FILE} {' '.join(options)} sent nothing. It says: {reason[-1] if reason else 'nothing'}")
+        # The first exception is the reason; what locust logs while it stops follows from it.
+        reason = re.search(r"^\w+(Error|Exception): .*", log, re.MULTILINE)
+        said = reason[0] if reason else log[-500:] or "nothing"
+        fail(f"locust -f {FILE} {' '.join(options)} sent nothing. It says: {said}")
     return Run(code, log, samples)
 
 

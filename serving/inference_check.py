@@ -51,7 +51,10 @@ def onnxruntime_cuda() -> str:
     package = Path(ort.__file__).parent
     # Those that it finds when it needs them, so that no linker names them: cuDNN, cuFFT and others.
     for words in ort._get_nvidia_dll_paths(is_windows=False):
-        need(package.parent.joinpath(*words))
+        try:
+            ctypes.CDLL(str(package.parent.joinpath(*words)), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise Problem(f"A library that the CUDA provider loads is missing: {error}") from error
     need_linked(package / "capi" / "libonnxruntime_providers_cuda.so", package.parent)
     return ort.cuda_version
 
@@ -66,20 +69,10 @@ def pytorch_cuda() -> str:
     return torch.version.cuda
 
 
-def need(library: Path) -> None:
-    """Load a library, or raise Problem."""
-    try:
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise Problem(f"A library that the CUDA provider loads is missing: {error}") from error
-
-
 def need_linked(library: Path, packages: Path) -> None:
     """Make sure that the linker finds all that a library is linked with, in NVIDIA's Python packages or the system."""
-    folders = ":".join(str(folder) for folder in packages.glob("nvidia/*/lib"))
-    listed = subprocess.run(
-        ["ldd", str(library)], env=os.environ | {"LD_LIBRARY_PATH": folders}, capture_output=True, text=True
-    )
+    env = os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, packages.glob("nvidia/*/lib")))}
+    listed = subprocess.run(["ldd", str(library)], env=env, capture_output=True, text=True)
     if listed.returncode:
         raise Problem(f"{library} cannot be read: {listed.stderr.strip()}")
     missing = set(re.findall(r"^\s*(\S+) => not found", listed.stdout, re.MULTILINE)) - FROM_THE_HOST

@@ -1,19 +1,16 @@
 """The report of exercise 06: what changed in the graph, how fast each level is, a picture of the first block."""
 
-import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import onnx
-import psutil
 
 from course.base import reports
 from course.base.files import whole_folder, writable
 from course.given import timing
 from course.given.first_block import draw_first_blocks, without_domain
 from course.given.show import console, print_operators
-from course.given.turns import latencies, medians, take_turns, taken_on
+from course.given.turns import CORES, latencies, medians, take_turns, taken_on
 
 AT_LOAD = "at load"  # the original, optimised whenever it is loaded: what a session does by default
 BASELINE = "disable"
@@ -48,7 +45,7 @@ def report(
     size = onnx.load(model, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[2].dim_value
     plan = {
         "cells": [(size, batch) for batch in ([1] if quick else [1, 8])],
-        "threads": threads or psutil.cpu_count(logical=False) or os.cpu_count(),
+        "threads": threads or CORES,
     }
     jobs = {
         level: plan
@@ -62,10 +59,8 @@ def report(
         rows = latencies(turns, [level for level in jobs if level != BASELINE], BASELINE, timing.speedup)
         print_latencies(rows, medians(turns, "load_seconds"), differences, plan["threads"])
         with whole_folder(output) as folder:
-            reports.write_csv(folder / "table.csv", rows)
             everything = {"machine": taken_on(turns), "plan": plan, "operators": operators}
-            everything |= {"fusions": fusions, "turns": turns}
-            (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
+            reports.write(folder, rows, everything | {"fusions": fusions, "turns": turns})
             shown = {"original": (model, [])} | {level: (files[level], fusions[level]) for level in ("extended", "all")}
             draw_first_blocks(shown, folder / "first_block.png")
     console.print(

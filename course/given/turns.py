@@ -1,24 +1,27 @@
 """Measures runtimes in turn, each turn in a process of its own (course/given/turn.py), and sums the turns up."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from course.base.processes import job as in_a_process
+from course.base.processes import job
 from course.base.reports import machine
 from serving import Problem
 
 LIMIT = 300  # seconds for one turn
 MAY_FAIL = "pytorch compile"  # needs a compiler; the others work everywhere
+CORES = psutil.cpu_count(logical=False) or os.cpu_count()
 
 
 def take_turns(
     jobs: dict[str, dict], rounds: int, exercise: Path, baseline: str, console: Console
-) -> tuple[list[dict], dict[str, str]]:
+) -> tuple[list[dict], list[str]]:
     """Every runtime once a round, in an order that moves on by one each round, one process at a time.
 
     Args:
@@ -29,7 +32,7 @@ def take_turns(
         console: shows the progress.
 
     Returns:
-        the turns' results, and the runtimes that did not work with the reason.
+        the turns' results, and a sentence for each runtime that did not work here.
 
     Raises:
         Problem: a turn failed, or outputs differ.
@@ -46,24 +49,24 @@ def take_turns(
                     try:
                         result, logits[runtime] = take_turn(jobs[runtime], exercise)
                         turns.append(result | {"round": i})
-                    except RuntimeError as error:
+                    except Problem as problem:
                         if runtime != MAY_FAIL:
-                            raise Problem(f"{runtime} failed: {error}") from error
-                        absent[runtime] = str(error)
+                            raise
+                        absent[runtime] = str(problem)
                 progress.advance(task)
     require_equal(logits, baseline)
-    return turns, absent
+    return turns, list(absent.values())
 
 
-def take_turn(job: dict, exercise: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """One turn: what was measured, and the logits by size. Raises RuntimeError where it failed or took too long."""
-    with in_a_process("course.given.turn", job, exercise.resolve(), limit=LIMIT) as folder:
+def take_turn(task: dict, exercise: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """One turn: what was measured, and the logits by size."""
+    with job(task["runtime"], "course.given.turn", task, exercise.resolve(), limit=LIMIT) as folder:
         result = json.loads((folder / "result.json").read_text())
         return result, {path.stem: np.load(path) for path in folder.glob("*.npy")}
 
 
 def require_equal(logits: dict[str, dict[str, np.ndarray]], baseline: str) -> None:
-    """Speed is compared only where results agree: within 1e-4 of the largest logit, for each size."""
+    """Compare speed only if results agree: within 1e-4 of the largest logit, for each size; else raise Problem."""
     for runtime, outputs in logits.items():
         for size, output in outputs.items():
             expected = logits[baseline][size]
@@ -100,11 +103,11 @@ def latencies(turns: list[dict], runtimes: list[str], baseline: str, speedup: Ca
 
 def medians(turns: list[dict], *keys: str) -> dict[str, list[float]]:
     """The medians over the rounds of what a turn measured once, by runtime."""
-    found = {}
-    for runtime in dict.fromkeys(turn["runtime"] for turn in turns):
-        own = [turn for turn in turns if turn["runtime"] == runtime]
-        found[runtime] = [float(np.median([turn[key] for turn in own])) for key in keys]
-    return found
+    runtimes = dict.fromkeys(turn["runtime"] for turn in turns)
+    return {
+        runtime: [float(np.median([turn[key] for turn in turns if turn["runtime"] == runtime])) for key in keys]
+        for runtime in runtimes
+    }
 
 
 def taken_on(turns: list[dict]) -> dict:

@@ -39,8 +39,7 @@ class _SmallReads(io.FileIO):
 def open_archive(path: Path) -> zipfile.ZipFile:
     """Open an archive and check what it says of itself, before anything is unpacked.
 
-    Raises:
-        BadArchive: not a zip file or a broken one, no files in it, too many, or too large once unpacked.
+    Raises BadArchive: not a whole zip file, no files in it, too many, or too large once unpacked.
     """
     if not path.is_file():
         raise BadArchive("expected an archive that is still kept, which it is until its task ends: submit it again")
@@ -74,11 +73,7 @@ def images_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def read_file(archive: zipfile.ZipFile, file: zipfile.ZipInfo) -> bytes:
-    """One file of the archive, unpacked into memory.
-
-    Raises:
-        BadFile: encrypted, broken, too large, or packed by a method other than METHODS.
-    """
+    """One file of the archive in memory; raises BadFile: encrypted, broken, too large, packed by another method."""
     if file.flag_bits & 1:
         raise BadFile("expected a file without a password, got an encrypted one")
     if file.compress_type not in METHODS:

@@ -70,8 +70,8 @@ def check_is_free(port: int) -> None:
 def serve(service: str, port: int) -> int:
     """Run `bentoml serve` as a child, hand signals on to it, and answer the exit code to end with.
 
-    Not os.exec: the first process of a container is deaf to SIGTERM until it says what to do with it, which BentoML
-    does seconds later. A container stopped while it starts would have to be killed.
+    Not os.exec: the first process of a container ignores SIGTERM until it says what to do with it, which BentoML does
+    seconds later. A container stopped while it starts would have to be killed.
     """
     options = ["--port", str(port), "--timeout-graceful-shutdown", SECONDS_TO_FINISH]
     command = [sys.executable, "-m", "bentoml", "serve", f"{service}:ImageClassifierService", *options]

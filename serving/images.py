@@ -31,12 +31,10 @@ class BadImage(Problem):
 def open_image(data: bytes) -> Image.Image:
     """Decode an image file, the right way up, as 8-bit RGB; of an animation, the first frame.
 
-    Args:
-        data: the whole file, in one of FORMATS, of any colour mode and bit depth.
+    data: the whole file, in one of FORMATS, of any colour mode and bit depth.
 
     Raises:
-        BadImage: not an image, truncated, more than MAX_PIXELS, or longer than MAX_ASPECT_RATIO
-            times its width (or the other way round).
+        BadImage: not an image, truncated, more than MAX_PIXELS, or a side of over MAX_ASPECT_RATIO times the other.
     """
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
@@ -93,13 +91,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def preprocess(image: Image.Image) -> np.ndarray:
-    """Resize, crop and normalise an RGB image as torchvision's resnet18 weights prescribe.
+    """Turn an RGB image into the model's input, a float32 array of shape (1, 3, 224, 224).
 
-    Short side to 256 (bilinear, antialiased), centre crop of 224 x 224, scaled to 0..1, normalised
-    with ImageNet's mean and standard deviation: `ResNet18_Weights.IMAGENET1K_V1.transforms()`.
-
-    Returns:
-        float32 array of shape (1, 3, 224, 224).
+    Short side to 256 (bilinear, antialiased), centre crop of 224 x 224, scaled to 0..1, normalised with ImageNet's mean
+    and standard deviation, as torchvision prescribes: `ResNet18_Weights.IMAGENET1K_V1.transforms()`.
     """
     width, height = image.size
     short = min(width, height)

@@ -1,9 +1,9 @@
-"""What the build of an inference image ends with: it makes sure that the image holds what it is meant to run with.
+"""The end of the build of an inference image: make sure that it holds what it is meant to run with.
 
 python -m serving.inference_check models/resnet18.onnx "$CUDA"
 
-There is no GPU where images are built, so a model that runs proves nothing about CUDA: both runtimes take the CPU
-without a word. Looked at instead: what the runtime was built for, and whether every library that it loads is there.
+There is no GPU where images are built, and both runtimes take the CPU without a word, so a run proves nothing. Looked
+at instead: what the runtime was built for, and whether every library that it loads is there.
 """
 
 import ctypes
@@ -23,11 +23,9 @@ FROM_THE_HOST = {"libcuda.so.1"}
 
 
 def check(path: Path, cuda: str) -> str:
-    """Make sure that an image is what its build argument CUDA says; a sentence on what it holds.
+    """Make sure that an image is what its build argument CUDA says, and return a sentence on what it holds.
 
-    Raises:
-        Problem: CUDA is neither `true` nor empty, the model does not run, the runtime is built for something else,
-            or a library that it loads is missing.
+    Raises Problem: another CUDA than `true` or empty, no sound answer, another build, a missing library.
     """
     if cuda not in ("true", ""):
         raise Problem(f"CUDA={cuda}: say CUDA=true, or leave it out.")

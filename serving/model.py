@@ -92,11 +92,7 @@ def _export_command(path: Path) -> str:
 
 
 def labels(session: ort.InferenceSession) -> list[str]:
-    """The names of the classes, in the order of the model's outputs; empty where the file has none.
-
-    Raises:
-        ValueError: they are something else than a JSON list of strings.
-    """
+    """The names of the classes, in the order of the outputs, if there are any; raises ValueError for anything else."""
     found = json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ValueError("expected a JSON list of strings")

@@ -13,11 +13,7 @@ MODEL_FILE = "model.onnx"  # its name inside a version
 
 
 def stored(tag: str) -> bentoml.Model:
-    """The version of a model that a tag means: name:version, name:latest, or the first letters of a version.
-
-    Raises:
-        BadModel: there is none, or more than one.
-    """
+    """The one version that a tag means: name:version, name:latest, or first letters of a version; or raise BadModel."""
     try:
         return bentoml.models.get(tag)
     except (BentoMLException, ValueError) as error:
@@ -28,11 +24,7 @@ def stored(tag: str) -> bentoml.Model:
 
 
 def checked_file(model: bentoml.Model) -> Path:
-    """The ONNX file of a version, after a look whether it is still what was saved.
-
-    Raises:
-        BadModel: it is missing, or its bytes are others than those whose sha256 is in the version's metadata.
-    """
+    """The ONNX file of a version; raises BadModel if it is missing, or has another sha256 than the metadata says."""
     path = Path(model.path_of(MODEL_FILE))
     if not path.is_file():
         raise BadModel(f"{model.tag} holds no {MODEL_FILE}: it was not saved by ex20_model_store.py.")

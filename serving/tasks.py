@@ -144,11 +144,7 @@ class Tasks(dict[str, Task]):
         return task
 
     async def find(self, task_id: str) -> Task:
-        """The task with an id that `submit` returned.
-
-        Raises:
-            NotFound: there is no such task; BentoML answers 404.
-        """
+        """The task with an id that `submit` returned; raises NotFound, which BentoML answers with 404."""
         if task_id not in self:
             status = await stored_status(task_id)
             if status != "in_progress":  # it ended long ago
@@ -163,11 +159,7 @@ class Tasks(dict[str, Task]):
 
 
 async def stored_status(task_id: str) -> str:
-    """What BentoML has stored about a task: in_progress, completed, failed or canceled.
-
-    Raises:
-        NotFound: there is no such task.
-    """
+    """What BentoML has stored about a task: in_progress, completed, failed or canceled; raises NotFound for no task."""
     from _bentoml_impl.tasks import Sqlite3Store
 
     async with Sqlite3Store(str(task_store())) as store:

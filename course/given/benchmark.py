@@ -92,11 +92,7 @@ class Plan(NamedTuple):
 
 
 def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, output: Path) -> None:
-    """Measure, compare outputs, print the tables, write plots and all measurements to a folder.
-
-    Raises:
-        Problem: no model, outputs that differ, a folder that cannot be written.
-    """
+    """Measure, compare outputs, print tables, write a report; raises Problem: no model, other outputs, no room."""
     # Here and not above: a turn loads the exercise, which imports this module, and measures its own imports.
     from serving.model import MODELS_DIR, open_model, weights
 

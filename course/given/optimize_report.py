@@ -29,24 +29,18 @@ def report(
     threads: int | None,
     output: Path,
 ) -> None:
-    """Print what changed, measure each level, write first_block.png, table.csv and measurements.json.
-
-    Raises:
-        Problem: outputs that differ, a folder that cannot be written.
-    """
-    counted = {
-        file: {"in all": sum(counts.values())} | {without_domain(name): count for name, count in counts.items()}
-        for file, counts in operators.items()
-    }
+    """Print what changed, measure each level, write a report; raises Problem for outputs that differ, or no room."""
     console.print("FusedConv and nchwc.* are ONNX Runtime's own operators.")
-    print_operators(counted)
+    print_operators(
+        {
+            file: {"in all": sum(counts.values())} | {without_domain(name): count for name, count in counts.items()}
+            for file, counts in operators.items()
+        }
+    )
     print_fusions(fusions)
     warn_of_layout(operators)
     size = onnx.load(model, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[2].dim_value
-    plan = {
-        "cells": [(size, batch) for batch in ([1] if quick else [1, 8])],
-        "threads": threads or CORES,
-    }
+    plan = {"cells": [(size, batch) for batch in ([1] if quick else [1, 8])], "threads": threads or CORES}
     jobs = {
         level: plan
         | {"runtime": level, "path": str(path.resolve()), "warmup": 2, "seconds_a_cell": 0.4, "max_repeats": 30}
@@ -85,12 +79,9 @@ def warn_of_layout(operators: dict[str, dict[str, int]]) -> None:
     """Name the files that are tied to this kind of processor, and the operators that tie them."""
     for level, counts in operators.items():
         if tied := [name for name in counts if name.startswith(LAYOUT)]:
-            console.print(
-                f"The file of level {level!r} is tied to this kind of processor. It holds {', '.join(tied)}: their tensors"
-                " lie in memory in the blocks that this processor's vector registers take. Other machines need a file"
-                " of their own.",
-                style="bold yellow",
-            )
+            said = f"The file of level {level!r} is tied to this kind of processor. It holds {', '.join(tied)}: their"
+            said += " tensors lie in memory in the blocks that this processor's vector registers take. Other machines"
+            console.print(f"{said} need a file of their own.", style="bold yellow")
 
 
 def print_latencies(rows: list[dict], loads: dict[str, list[float]], differences: dict[str, str], threads: int) -> None:

@@ -20,20 +20,17 @@ def onnxruntime_runner(path: Path, threads: int, optimise: bool) -> Callable[[np
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
 def measure(function: Callable[[], Any], warmup: int, repeats: int) -> list[float]:
     """Call a function warmup times and then repeats times; return the seconds of the latter."""
-    for _ in range(warmup):
-        function()
     seconds = []
-    for _ in range(repeats):
+    for _ in range(warmup + repeats):
         begin = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - begin)
-    return seconds
+    return seconds[warmup:]
 
 
 def speedup(baseline: list[list[float]], candidate: list[list[float]]) -> tuple[float, float, float]:

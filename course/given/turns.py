@@ -28,14 +28,11 @@ def take_turns(
         jobs: what course/given/turn.py has to do, by runtime.
         rounds: how many turns each runtime has.
         exercise: the file whose runners and measure() are used.
-        baseline: the runtime whose outputs the others must give.
+        baseline: the runtime whose outputs the others must give; else, or if a turn fails, raise Problem.
         console: shows the progress.
 
     Returns:
         the turns' results, and a sentence for each runtime that did not work here.
-
-    Raises:
-        Problem: a turn failed, or outputs differ.
     """
     turns, absent, logits = [], {}, {}
     runtimes = list(jobs)

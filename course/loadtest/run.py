@@ -49,11 +49,7 @@ def report_folder(ex: str) -> Path:
 
 
 def loadtest(plan: Plan, output: Path) -> None:
-    """Measure everything, print the tables, write plots and all measurements to a folder.
-
-    Raises:
-        Problem: a missing model, a service that does not start or answers wrongly, requests that failed.
-    """
+    """Measure everything, print the tables, write a report; raises Problem, also for requests that failed."""
     provenance = {Path(model).name: weights(open_model(Path(model))) for work in plan.works for model in work.models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
@@ -165,11 +161,7 @@ def require_equal(service: str, payload: str, text: str | None, answer: dict) ->
 
 
 def drive(plan: Plan, service: Variant, server: Server, folder: Path) -> tuple[dict, dict, dict]:
-    """Load a service with locust, in a process of its own.
-
-    Returns:
-        the samples, and snapshots taken when their window opened and when it closed.
-    """
+    """Load a service with locust: the samples, and snapshots of when their window opened and closed."""
     command = [sys.executable, "-m", "locust", "-f", f"{LOCUSTFILE},{ROOT / 'course' / 'loadtest' / 'samples.py'}"]
     command += ["--headless", "--only-summary", "--host", server.url, "--payload", plan.payload]
     # All users at once, and time for the requests in flight at the end.

@@ -100,7 +100,7 @@ def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, 
     provenance = weights(open_model())
     with writable(output):
         models = export_models(plan, provenance, MODELS_DIR / "benchmark")
-        turns, absent = take_turns(plan.jobs(models), plan.rounds, exercise, BASELINE, console)
+        turns, absent = take_turns(plan.jobs(models), plan.rounds, BASELINE, console, exercise)
         rows = latencies(turns, [CANDIDATE], BASELINE, speedup)
         print_latencies(plan, rows)
         print_cold_starts(turns)

@@ -52,6 +52,22 @@ def build(size: int) -> onnx.ModelProto:
     return model
 
 
+def save_in_one_file(model: onnx.ModelProto, path: Path) -> str:
+    """Save graph and weights together; returns protobuf's error where that is impossible, else ""."""
+    try:
+        onnx.save(model, path)
+    except (EncodeError, ValueError) as error:  # which of them depends on how protobuf was built
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def save_in_two_files(model: onnx.ModelProto, path: Path) -> Path:
+    """Save the graph, and the weights in a second file, whose path is returned. Empties the model."""
+    data = path.with_suffix(".data")
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
+    return data
+
+
 def look_up(path: Path, rows: list[int]) -> np.ndarray:
     """What ONNX Runtime answers with the saved model: float32 array of shape (len(rows), TABLES * WIDTH)."""
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -64,19 +80,16 @@ def demonstrate(size: int, folder: Path) -> dict:
     Returns:
         {"error": protobuf's, of saving it in one file, or "", "graph_bytes": int, "data_bytes": int}
     """
-    path, data, last, error = folder / "large.onnx", folder / "large.data", size // ROW - 1, ""
+    path, last = folder / "large.onnx", size // ROW - 1
     with _timed(f"make {TABLES} tables, {size / 1e9:.2f} GB in all"):
         model = build(size)
     with _timed("save graph and weights in one file"):
-        try:
-            onnx.save(model, folder / "one_file.onnx")
-        except (EncodeError, ValueError) as raised:  # which of them depends on how protobuf was built
-            error = f"{type(raised).__name__}: {raised}"
+        error = save_in_one_file(model, folder / "one_file.onnx")
     if error:
         said = f"          failed: over protobuf's limit of {LIMIT / 1e9:.2f} GB. All it says is: {error}"
         console.print(said, style="yellow", markup=False)
     with _timed("save the graph, and the weights in a second file"):
-        onnx.save(model, path, save_as_external_data=True, location=data.name)
+        data = save_in_two_files(model, path)
     del model
     with _timed("check it with onnx.checker, by its path"):
         onnx.checker.check_model(path, full_check=True)

@@ -7,10 +7,9 @@ import onnx
 
 from course.base import reports
 from course.base.files import whole_folder, writable
-from course.given import timing
 from course.given.first_block import draw_first_blocks, without_domain
 from course.given.show import console, print_operators
-from course.given.turns import CORES, latencies, medians, take_turns, taken_on
+from course.given.turns import CORES, latencies, medians, speedup, take_turns, taken_on
 
 AT_LOAD = "at load"  # the original, optimised whenever it is loaded: what a session does by default
 BASELINE = "disable"
@@ -49,8 +48,8 @@ def report(
         for level, path in (files | {AT_LOAD: model}).items()
     }
     with writable(output):
-        turns, _ = take_turns(jobs, rounds or (3 if quick else 7), Path(timing.__file__), BASELINE, console)
-        rows = latencies(turns, [level for level in jobs if level != BASELINE], BASELINE, timing.speedup)
+        turns, _ = take_turns(jobs, rounds or (3 if quick else 7), BASELINE, console)
+        rows = latencies(turns, [level for level in jobs if level != BASELINE], BASELINE, speedup)
         print_latencies(rows, medians(turns, "load_seconds"), differences, plan["threads"])
         with whole_folder(output) as folder:
             everything = {"machine": taken_on(turns), "plan": plan, "operators": operators}

@@ -22,11 +22,6 @@ def report(plan: Plan, measured: Measured, taken_on: dict, output: Path, console
     rows = summaries(plan, measured)
     console.print()
     show_rates(plan, rows, measured.ceilings, console)
-    for row in rows:
-        if row["failures"]:
-            reasons = "; ".join(f"{times} x {reason}" for reason, times in row["failures"].most_common(3))
-            said = f"{row['service']}: {row['failed']} of {row['failed'] + row['successes']} failed: {reasons}"
-            console.print(said, style="bold red", markup=False, soft_wrap=True)
     show_latencies(rows, console)
     if measured.alone:
         show_batching(rows, measured.alone, console)
@@ -50,9 +45,8 @@ def summaries(plan: Plan, measured: Measured) -> list[dict]:
     rows, first = [], []
     for variant in plan.variants:
         turns = [turn for turn in measured.turns if turn.service == variant.name]
-        rates = [turn.rate for turn in turns]
+        rates, ceilings = [turn.rate for turn in turns], measured.ceilings[plan.work(variant)]
         first = first or rates
-        ceilings = measured.ceilings[plan.work(variant)]
         milliseconds = np.concatenate([turn.milliseconds for turn in turns])
         failures = sum((Counter(turn.failures) for turn in turns), Counter())
         apis = dict.fromkeys(api for turn in turns for api in turn.batches)
@@ -60,18 +54,18 @@ def summaries(plan: Plan, measured: Measured) -> list[dict]:
             {
                 "service": variant.name,
                 "work": described(plan.work(variant)),
-                "rates": rates,
-                "over_first": ratios(rates, first),
-                "ceilings": ceilings,
-                "of_ceiling": ratios(rates, ceilings),
                 "successes": sum(turn.successes for turn in turns),
                 "failed": failures.total(),
                 "failures": failures,
+                "requests_per_s": rates,
+                "times_first": ratios(rates, first),
+                "ceiling_per_s": ceilings,
+                "share_of_ceiling": ratios(rates, ceilings),
                 "percentiles": np.percentile(milliseconds, PERCENTILES).tolist() if len(milliseconds) else None,
                 "batches": {api: median(turn.batches[api] for turn in turns if api in turn.batches) for api in apis},
                 "server_cores": median(turn.server_cores for turn in turns),
                 "client_cores": median(turn.client_cores for turn in turns),
-                "megabytes": max(turn.megabytes for turn in turns),
+                "server_megabytes": max(turn.megabytes for turn in turns),
                 "shares": min((turn.shares for turn in turns), key=lambda shares: shares[0] if shares else 0),
             }
         )
@@ -90,48 +84,47 @@ def described(work: Work) -> str:
 
 
 def show_rates(plan: Plan, rows: list[dict], ceilings: dict[Work, list[float]], console: Console) -> None:
-    """Throughput, ratios, shares of the ceiling."""
+    """Throughput, ratios, shares of the ceiling, and why requests failed."""
     rounds = f"{plan.rounds} round{'s' * (plan.rounds > 1)}"
-    table = reports.table(
-        f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, {rounds}\n"
-        "Median (least-most) of the rounds",
-        *("service", "requests/s", "failed", "times\nthe first", "share of\nthe ceiling", "images\na batch"),
-    )
+    title = f"Successful requests/s: {plan.users} users, payload {plan.payload}, {plan.duration} s, {rounds}"
+    columns = ("requests/s", "failed", "times\nthe first", "share of\nthe ceiling", "images\na batch")
+    table = reports.table(f"{title}\nMedian (least-most) of the rounds", "service", *columns)
     for row in rows:
         batches = "\n".join(f"{size:.1f}" for size in row["batches"].values()) or "-"
-        shown = [spread(row["rates"], 1), str(row["failed"]), spread(row["over_first"], 2)]
-        table.add_row(row["service"], *shown, spread(row["of_ceiling"], 2), batches)
+        shown = [spread(row["requests_per_s"], 1), str(row["failed"]), spread(row["times_first"], 2)]
+        table.add_row(row["service"], *shown, spread(row["share_of_ceiling"], 2), batches)
     console.print(table)
     for work, rates in ceilings.items():
         console.print(f"The ceiling, {described(work)} without a server: {spread(rates, 1, ' ')} images/s")
+    for row in rows:
+        if row["failures"]:
+            reasons = "; ".join(f"{times} x {reason}" for reason, times in row["failures"].most_common(3))
+            said = f"{row['service']}: {row['failed']} of {row['failed'] + row['successes']} failed: {reasons}"
+            console.print(said, style="bold red", markup=False, soft_wrap=True)
 
 
 def show_latencies(rows: list[dict], console: Console) -> None:
     """Latency percentiles over all rounds, and the cores and memory used."""
-    table = reports.table(
-        "Latency of the successful requests (closed loop), and what was used meanwhile",
-        "service",
-        *(f"p{percentile}\n(ms)" for percentile in PERCENTILES),
-        *("server\n(cores)", "client\n(cores)", "server's\nmemory (MB)"),
-    )
+    title = "Latency of the successful requests (closed loop), and what was used meanwhile"
+    columns = [f"p{percentile}\n(ms)" for percentile in PERCENTILES]
+    columns += ["server\n(cores)", "client\n(cores)", "server's\nmemory (MB)"]
+    table = reports.table(title, "service", *columns)
     for row in rows:
         percentiles = [f"{value:.0f}" for value in row["percentiles"]] if row["percentiles"] else ["-"] * 3
-        used = [f"{row['server_cores']:.2f}", f"{row['client_cores']:.2f}", f"{row['megabytes']:.0f}"]
+        used = [f"{row['server_cores']:.2f}", f"{row['client_cores']:.2f}", f"{row['server_megabytes']:.0f}"]
         table.add_row(row["service"], *percentiles, *used)
     console.print(table)
     for row in rows:
         if len(row["shares"]) > 1:
             parts = ", ".join(f"{share:.0%}" for share in row["shares"])
-            console.print(
-                f"{row['service']}: its workers did {parts} of the work, in the round where they differed most."
-            )
+            said = f"{row['service']}: its workers did {parts} of the work, in the round where they differed most."
+            console.print(said)
 
 
 def show_batching(rows: list[dict], alone: list[dict[int, float]], console: Console) -> None:
     """What batching gains the session alone, beside what it gains the service."""
-    table = reports.table(
-        "Batching in the session alone, without a server", "batch", "images/s", "times batch 1", words=0
-    )
+    title = "Batching in the session alone, without a server"
+    table = reports.table(title, "batch", "images/s", "times batch 1", words=0)
     for batch in alone[0]:
         rates, gains = [rates[batch] for rates in alone], [rates[batch] / rates[1] for rates in alone]
         table.add_row(str(batch), spread(rates, 1, " "), spread(gains, 2, " "))
@@ -149,12 +142,12 @@ def show_batching(rows: list[dict], alone: list[dict[int, float]], console: Cons
 
 def batching(rows: list[dict], alone: list[dict[int, float]]) -> dict | None:
     """The last service's gain over the first, and the session's at the mean batch that was served."""
-    if not rows[-1]["batches"] or not rows[-1]["over_first"]:
+    if not rows[-1]["batches"] or not rows[-1]["times_first"]:
         return None
     mean, sizes = max(rows[-1]["batches"].values()), list(alone[0])
     gains = [median(rates[size] / rates[1] for rates in alone) for size in sizes]
     bare_gain = float(np.interp(np.log(mean), np.log(sizes), gains))
-    served = median(rows[-1]["over_first"])
+    served = median(rows[-1]["times_first"])
     return {"served_gain": served, "mean_batch": mean, "bare_gain": bare_gain, "share": served / bare_gain}
 
 
@@ -174,23 +167,14 @@ def write(plan: Plan, measured: Measured, rows: list[dict], taken_on: dict, outp
 
 
 def flat(row: dict) -> dict:
-    """A service's row of the CSV."""
-
-    def three(name: str, values: list[float]) -> dict:
-        parts = {"": median, "_least": min, "_most": max}
-        return {f"{name}{part}": of(values) if values else None for part, of in parts.items()}
-
-    return (
-        {name: row[name] for name in ("service", "work", "successes", "failed")}
-        | three("requests_per_s", row["rates"])
-        | three("times_first", row["over_first"])
-        | {"ceiling_per_s": median(row["ceilings"])}
-        | three("share_of_ceiling", row["of_ceiling"])
-        | {f"p{of}_ms": value for of, value in zip(PERCENTILES, row["percentiles"] or [None] * 3, strict=True)}
-        | {"images_a_batch": " ".join(f"{api}={size:.2f}" for api, size in row["batches"].items())}
-        | {name: row[name] for name in ("server_cores", "client_cores")}
-        | {"server_megabytes": row["megabytes"]}
-    )
+    """A service's row of the CSV: of what was measured in each round, the median, the least and the most."""
+    made = {name: row[name] for name in ("service", "work", "successes", "failed")}
+    for name in ("requests_per_s", "times_first", "ceiling_per_s", "share_of_ceiling"):
+        for ending, of in {"": median, "_least": min, "_most": max}.items():
+            made[name + ending] = of(row[name]) if row[name] else None
+    made |= {f"p{of}_ms": value for of, value in zip(PERCENTILES, row["percentiles"] or [None] * 3, strict=True)}
+    made["images_a_batch"] = " ".join(f"{api}={size:.2f}" for api, size in row["batches"].items())
+    return made | {name: row[name] for name in ("server_cores", "client_cores", "server_megabytes")}
 
 
 def plot(plan: Plan, rows: list[dict], taken_on: dict, folder: Path) -> None:
@@ -209,8 +193,8 @@ def plot(plan: Plan, rows: list[dict], taken_on: dict, folder: Path) -> None:
 
     size = (max(6.4, 1.3 * len(rows) + 1.5), 4.6)
     figure, axes = plt.subplots(figsize=size, layout="constrained")
-    reports.bars(axes, [row["rates"] for row in rows], label="served, least to most of the rounds")
-    ceilings = [median(row["ceilings"]) for row in rows]
+    reports.bars(axes, [row["requests_per_s"] for row in rows], label="served, least to most of the rounds")
+    ceilings = [median(row["ceiling_per_s"]) for row in rows]
     look = {"colors": "black", "linestyles": "--", "label": "ceiling: the same work without a server"}
     axes.hlines(ceilings, places - 0.5, places + 0.5, **look)
     axes.set_ylabel("successful requests/s")

@@ -196,7 +196,7 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     good = np.array([place not in failures for place in range(len(ends))], dtype=bool)
     inside = (opened < ends) & (ends <= closed)
     seconds_passed = after["time"] - before["time"]
-    cores_of = {who: (after[who] - before[who]) / seconds_passed for who in ("server", "client", "all")}
+    server, client, everything = ((after[who] - before[who]) / seconds_passed for who in ("server", "client", "all"))
     grown = {api: np.subtract(now, before["batches"].get(api, 0)) for api, now in after["batches"].items()}
     return Turn(
         service=service,
@@ -207,9 +207,9 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),
         milliseconds=[round(one * 1000, 2) for one in seconds[good & inside]],
         batches={api: float(requests / batches) for api, (requests, batches) in grown.items() if batches},
-        server_cores=cores_of["server"],
-        client_cores=cores_of["client"],
-        other_cores=max(0, cores_of["all"] - cores_of["server"] - cores_of["client"]),
+        server_cores=server,
+        client_cores=client,
+        other_cores=max(0, everything - server - client),
         megabytes=max(before["megabytes"], after["megabytes"]),
         shares=shares(before["workers"], after["workers"]),
     )

@@ -52,10 +52,8 @@ def check_can_write(folder: Path) -> None:
         for place in (folder, None):
             tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
-        raise Problem(
-            f"Nothing can be written to {folder} or to /tmp: {error.strerror}. "
-            "Where the container's files are read-only, give it a place: docker run --read-only --tmpfs /tmp ..."
-        ) from error
+        advice = "Where the container's files are read-only, give it a place: docker run --read-only --tmpfs /tmp ..."
+        raise Problem(f"Nothing can be written to {folder} or to /tmp: {error.strerror}. {advice}") from error
 
 
 def check_is_free(port: int) -> None:

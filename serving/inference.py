@@ -148,8 +148,7 @@ def main(path: Path) -> None:
         said = f"REQUIRE_GPU=1, but there is no GPU for this container: {model.runs_on}. Try docker run --gpus all"
         raise Problem(said)
     print(f"{path} runs in {model.runs_on}; listening on port {port}.", flush=True)
-    # ws="none": there are no WebSockets here, and a request that offers to change to them is answered as any other.
-    config = uvicorn.Config(make_app(model), limit_concurrency=256, timeout_graceful_shutdown=8, ws="none")
+    config = uvicorn.Config(make_app(model), limit_concurrency=256, timeout_graceful_shutdown=8)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -49,9 +49,8 @@ def check_models(*paths: Path | str) -> None:
     except BadModel as error:
         raise BentoMLException(str(error)) from error
     if any(other != first for other in others):
-        raise BentoMLException(
-            f"{' and '.join(map(str, paths))} have different labels: their answers cannot be combined."
-        )
+        names = " and ".join(map(str, paths))
+        raise BentoMLException(f"{names} have different labels: their answers cannot be combined.")
 
 
 def read_image(file: bytes) -> np.ndarray:

@@ -18,9 +18,8 @@ def stored(tag: str) -> bentoml.Model:
         return bentoml.models.get(tag)
     except (BentoMLException, ValueError) as error:
         reason = str(error).split(", you may need to run")[0]
-        raise BadModel(
-            f"No single model matches {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
-        ) from error
+        advice = "`python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
+        raise BadModel(f"No single model matches {tag}: {reason}. {advice}") from error
 
 
 def checked_file(model: bentoml.Model) -> Path:

@@ -146,7 +146,14 @@ class Tasks(dict[str, Task]):
     async def find(self, task_id: str) -> Task:
         """The task with an id that `submit` returned; raises NotFound, which BentoML answers with 404."""
         if task_id not in self:
-            status = await stored_status(task_id)
+            from _bentoml_impl.tasks import Sqlite3Store
+
+            async with Sqlite3Store(str(task_store())) as store:
+                try:
+                    status = (await store.get_status(task_id)).status.value
+                except KeyError as error:
+                    problem = "expected the task_id of a task submitted since the service started, got another"
+                    raise NotFound(problem) from error
             if status != "in_progress":  # it ended long ago
                 return Task(status)
         return self.setdefault(task_id, Task())  # BentoML has stored it, but not begun it yet
@@ -156,17 +163,6 @@ class Tasks(dict[str, Task]):
         self.stopping = True
         for task in self.values():
             task.cancel()
-
-
-async def stored_status(task_id: str) -> str:
-    """What BentoML has stored about a task: in_progress, completed, failed or canceled; raises NotFound for no task."""
-    from _bentoml_impl.tasks import Sqlite3Store
-
-    async with Sqlite3Store(str(task_store())) as store:
-        try:
-            return (await store.get_status(task_id)).status.value
-        except KeyError as error:
-            raise NotFound("expected the task_id of a task submitted since the service started, got another") from error
 
 
 def before_sigterm(call: Callable[[], None]) -> None:

@@ -197,6 +197,7 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     inside = (opened < ends) & (ends <= closed)
     seconds_passed = after["time"] - before["time"]
     server, client, everything = ((after[who] - before[who]) / seconds_passed for who in ("server", "client", "all"))
+    spent = sorted(seconds - before["workers"].get(pid, 0.0) for pid, seconds in after["workers"].items())
     grown = {api: np.subtract(now, before["batches"].get(api, 0)) for api, now in after["batches"].items()}
     return Turn(
         service=service,
@@ -211,14 +212,8 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         client_cores=client,
         other_cores=max(0, everything - server - client),
         megabytes=max(before["megabytes"], after["megabytes"]),
-        shares=shares(before["workers"], after["workers"]),
+        shares=[seconds / sum(spent) for seconds in spent] if sum(spent) else [],
     )
-
-
-def shares(before: dict[int, float], after: dict[int, float]) -> list[float]:
-    """Each worker's part of the processor time that all of them used between two snapshots, the least first."""
-    spent = sorted(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-    return [seconds / sum(spent) for seconds in spent] if sum(spent) else []
 
 
 def snapshot(server: Server, client_mark: str) -> dict:

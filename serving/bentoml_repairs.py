@@ -68,12 +68,10 @@ def log_client_errors_in_one_line() -> None:
 
 def _in_one_line(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    refused = isinstance(error, BentoMLException) and error.error_code < 500
-    if refused or isinstance(error, ValidationError):
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args = "refused %s: %s", (record.args[0], why)
-        record.exc_info = None
+    invalid = isinstance(error, ValidationError)
+    if invalid or (isinstance(error, BentoMLException) and error.error_code < 500):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        record.msg, record.args = "refused %s: %s", (record.args[0], error.errors()[0]["msg"] if invalid else error)
     return True
 
 

@@ -43,24 +43,21 @@ MAX_BYTES = {"/predict": 64 * 2**20, "/predict_npy": 32 * 2**20, "/classify": 10
 def check_models(*paths: Path | str) -> None:
     """Make sure that models can be served, and have the same labels. Call it under `@bentoml.on_deployment`.
 
-    Raises:
-        BentoMLException: one of them cannot be served, or their labels differ; `bentoml serve` ends with this sentence.
+    Raises BentoMLException if not: `bentoml serve` ends with this sentence.
     """
     try:
         first, *others = [labels(open_model(path)) for path in paths]
     except BadModel as error:
         raise BentoMLException(str(error)) from error
     if any(other != first for other in others):
-        raise BentoMLException(
-            f"{' and '.join(map(str, paths))} have different labels: their answers cannot be combined."
-        )
+        names = " and ".join(map(str, paths))
+        raise BentoMLException(f"{names} have different labels: their answers cannot be combined.")
 
 
 def read_image(file: bytes) -> np.ndarray:
     """Turn an image file into the model's input, a float32 array of shape (1, 3, 224, 224). Takes some milliseconds.
 
-    Raises:
-        InvalidArgument: it is not an image, or not one that can be classified; BentoML answers 400 with the reason.
+    Raises InvalidArgument for what cannot be classified; BentoML answers 400 with the reason.
     """
     try:
         return preprocess(open_image(file))
@@ -71,8 +68,7 @@ def read_image(file: bytes) -> np.ndarray:
 def in_another_process(function: Callable[[], T]) -> T:
     """What a module's function returns, called in a process of its own, which ends then.
 
-    Raises:
-        BentoMLException: the function raises BadModel; under `@bentoml.on_deployment` it ends `bentoml serve`.
+    If the function raises BadModel, this raises BentoMLException: under `@bentoml.on_deployment` it ends the start.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnxruntime as ort
+import pytest
 from bad_input import QUICK, encoded
 from image_service import assert_does_not_start, expect_answer
 from PIL import Image
@@ -29,9 +30,36 @@ def mean(sessions: list[ort.InferenceSession], batch: np.ndarray) -> np.ndarray:
     return np.mean([softmax(session.run(None, {"input": batch})[0]) for session in sessions], axis=0)
 
 
-def assert_answers_all(server: Server) -> None:
+# ------------------------------------------------------------------------------ graded tests of all three
+
+
+@pytest.mark.points(2)
+def test_each_of_400_requests_gets_the_answer_to_its_own_image(server):
     """So many requests that BentoML's client between services would close connections in use."""
     assert_answers_each_their_own(server, QUICK, requests=400, users=8)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_refuses_in_one_sentence(server):
+    """The dependency's own sentence, without JSON in it."""
+    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
+    text = response.text
+    right = response.status_code == 400 and "these 12 bytes are not an image" in text
+    right = right and text.count("error") == 1 and "\\" not in text
+    called, expected = "POST /classify with b'not an image'", "400, and the sentence of open_image, without JSON in it"
+    hint = "reason(error), from serving.service, is the sentence with which a dependency refused"
+    expect_answer(server, response, right, called, expected, hint)
+
+
+# ------------------------------------------------------------------------------ what they have in common
 
 
 def assert_ready_only_with(server: Server, service: str) -> None:
@@ -84,24 +112,6 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
         expected="200 for all, the others at once, not when the image is done",
         hint=f"{hint}{server.last_words()}",
     )
-
-
-def assert_listens_while_decoding(server: Server) -> None:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
-    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
-
-
-def assert_refuses_in_one_sentence(server: Server) -> None:
-    """The dependency's own sentence, without JSON in it."""
-    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
-    text = response.text
-    right = response.status_code == 400 and "these 12 bytes are not an image" in text
-    right = right and text.count("error") == 1 and "\\" not in text
-    called, expected = "POST /classify with b'not an image'", "400, and the sentence of open_image, without JSON in it"
-    hint = "reason(error), from serving.service, is the sentence with which a dependency refused"
-    expect_answer(server, response, right, called, expected, hint)
 
 
 def requests_counted(server: Server, service: str) -> int:

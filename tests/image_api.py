@@ -1,4 +1,4 @@
-"""Graded tests of exercises 09 and 10: both APIs, and what callers send. A module that imports them has a `server`."""
+"""Graded tests of exercises 09 to 13: both APIs, and what callers send."""
 
 import image_service
 import numpy as np
@@ -15,28 +15,28 @@ from serving.model import weights
 
 
 @pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, session):
+def test_predict_answers_the_models_logits(server, model):
     images = image_service.tensor(CAT, COFFEE)
-    image_service.assert_predicts(server, session, images, "POST /predict with two preprocessed photographs as JSON")
+    image_service.assert_predicts(server, model, images, "POST /predict with two preprocessed photographs as JSON")
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
-def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
+def test_predict_takes_a_batch_of_any_numeric_type(server, model, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(16, 3, 224, 224)).astype(dtype)
-    image_service.assert_predicts(server, session, images, f"POST /predict with 16 images of {dtype} numbers")
+    image_service.assert_predicts(server, model, images, f"POST /predict with 16 images of {dtype} numbers")
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
-def test_classify_answers_the_five_best_labels(server, session, image):
-    image_service.assert_classifies(server, session, image, weights=weights(session))
+def test_classify_answers_the_five_best_labels(server, model, image):
+    image_service.assert_classifies(server, model, image, weights=weights(model))
 
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("kind", IMAGES)
-def test_classify_takes_every_kind_of_image(server, session, kind):
-    image_service.assert_classifies(server, session, kind)
+def test_classify_takes_every_kind_of_image(server, model, kind):
+    image_service.assert_classifies(server, model, kind)
 
 
 @pytest.mark.points(0.5)

@@ -1,4 +1,4 @@
-"""Runs a locust file against a server that notes what it was sent, and judges what the file did."""
+"""Graded tests of the locust file of exercise 11: it runs against a server that notes what it was sent."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from bad_input import CAT
 from image_service import tensor
 from PIL import Image
@@ -100,7 +101,8 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     return Run(code, log, samples)
 
 
-def assert_sends_each_payload(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_sends_each_payload(submission: Submission) -> None:
     expected = tensor(CAT)
     for payload, path in PATHS.items():
         with stand_in() as server:
@@ -125,7 +127,8 @@ def assert_sends_each_payload(submission: Submission) -> None:
         )
 
 
-def assert_does_not_wait(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission: Submission) -> None:
     """What is not a request's time is spent waiting, or preparing what could have been prepared before."""
     with stand_in(seconds=0.02) as server:
         samples = run_locust(submission, server.url, "--payload", "json", users=1, seconds=1).samples
@@ -143,7 +146,8 @@ def assert_does_not_wait(submission: Submission) -> None:
     )
 
 
-def assert_counts_refusals(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_counts_refusals_as_failures(submission: Submission) -> None:
     with stand_in(status=429) as server:
         run = run_locust(submission, server.url, "--payload", "image", seconds=0.5)
     told = set(run.samples["failures"].values())

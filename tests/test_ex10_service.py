@@ -35,6 +35,7 @@ from course.harness.submission import Submission
 from course.harness.verdicts import expect
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
+pytestmark = pytest.mark.usefixtures("unfinished")  # from the first test on
 
 
 @contextmanager
@@ -60,12 +61,6 @@ def proxy() -> Iterator[tuple[int, list]]:
 
 
 @pytest.fixture(scope="module")
-def session(small_session):
-    """The model of the server, for the tests of image_api.py."""
-    return small_session
-
-
-@pytest.fixture(scope="module")
 def server(submission: Submission, notes: Notes, proxy: tuple[int, list]):
     with submission.serve(SERVICE, env=notes.env | {"HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}) as running:
         yield running
@@ -80,13 +75,13 @@ def test_opens_the_model_once(server, notes):
     assert_opens_its_model_once(server, notes, "ImageClassifierService")
 
 
-@pytest.mark.points(2)
+@pytest.mark.points(1.5)
 def test_refuses_more_than_it_holds(server):
     under_load.assert_answers_overload(server, MEDIUM)
 
 
 @pytest.mark.points(0.5)
-def test_predict_takes_an_array_from_bentomls_client(server, session):
+def test_predict_takes_an_array_from_bentomls_client(server, model):
     images = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype("float32")
     called = "SyncHTTPClient(url).predict(image=float32 array of shape (2, 3, 224, 224))"
     try:
@@ -94,7 +89,7 @@ def test_predict_takes_an_array_from_bentomls_client(server, session):
             got = client.predict(image=images)
     except (BentoMLException, AttributeError, TypeError) as error:
         got = error
-    image_service.assert_logits(got, session.run(None, {"input": images})[0], called, server)
+    image_service.assert_logits(got, model.run(None, {"input": images})[0], called, server)
 
 
 class BentoClient(bentoml.SyncHTTPClient):
@@ -165,9 +160,9 @@ def test_serves_without_torch(submission, small_models_dir, tmp_path):
 
 
 @pytest.mark.points(1.5)
-def test_client_prints_the_labels(submission, server, session):
+def test_client_prints_the_labels(submission, server, model):
     finished = submission.run(CLIENT, CAT, COFFEE, "--url", server.url)
-    wanted = [image_service.best_five(session, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
+    wanted = [image_service.best_five(model, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
     expect(
         finished.code == 0
         and all(text in finished.output for text in [*wanted, "cat.png", "coffee.png"])
@@ -205,3 +200,8 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
         expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
         hint="ask(): catch BentoMLException for each file, and yield the reason of a refusal",
     )
+
+
+@pytest.mark.points(0.5)
+def test_ends_a_request_after_30_s(unfinished):
+    unfinished.assert_ended()

@@ -6,12 +6,15 @@ Callers send different images, and each has to get the answer that its own image
 import os
 import shutil
 import signal
+import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 from bad_input import LARGE
 from image_service import assert_ok, predictions, same
@@ -275,6 +278,44 @@ def assert_unharmed_by_a_new_model(server: Server, folder: Path, name: str = "re
     bad = [one for one in answered if one.status != 200]
     expect(not bad, called=called, got=tally(answered), expected="200 for all", hint=hint)
     alone.assert_same(answered, called, hint)
+
+
+UNFINISHED = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nbegun"
+
+
+class Unfinished:
+    """A request whose body never ends, sent while other tests run: to end one takes a service 30 s."""
+
+    def __init__(self, server: Server) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=45)
+        self.connection.sendall(UNFINISHED)
+        self.answered: list[str] = []
+        self.thread = threading.Thread(target=self._wait)
+        self.thread.start()
+
+    def _wait(self) -> None:
+        try:
+            self.answered.append(self.connection.recv(1000).decode(errors="replace"))
+        except OSError as error:
+            self.answered.append(repr(error))
+
+    def close(self) -> None:
+        """The client gives up."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.connection.close()
+
+    def assert_ended(self) -> None:
+        """The service gave up first, after 30 s."""
+        self.thread.join()
+        expect(
+            " 504 " in self.answered[0],
+            called="POST /classify with a body that never ends",
+            got=f"within 45 s: {self.answered[0]}",
+            expected="504 after 30 s",
+            hint='traffic={"timeout": 30} in @bentoml.service',
+        )
 
 
 def own_copy(models_dir: Path, folder: Path) -> Path:

@@ -23,23 +23,18 @@ def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
 
 
 def how_many_workers(wanted: str, available: int) -> int:
-    """How many worker processes to start.
+    """How many worker processes to start where so many cores are available.
 
-    Args:
-        wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
-        available: cores that this process may use.
+    wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
     """
     # TODO 2: with read_number. How many for `cpu_count`?
     raise NotImplementedError("Return the number of workers.")
 
 
 def how_many_threads(wanted: str, available: int, workers: int) -> int:
-    """How many threads of each worker work on one operator of the model.
+    """How many threads of each worker work on one operator of the model, where so many cores are available to all.
 
-    Args:
-        wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
-        available: cores that all workers together may use.
-        workers: that there are.
+    wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
     """
     # TODO 3: what is a worker's share of 8 cores among 3 workers? And of 2 cores among 4?
     raise NotImplementedError("Return the number of threads of each worker.")

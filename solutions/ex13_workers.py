@@ -24,22 +24,17 @@ def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
 
 
 def how_many_workers(wanted: str, available: int) -> int:
-    """How many worker processes to start.
+    """How many worker processes to start where so many cores are available.
 
-    Args:
-        wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
-        available: cores that this process may use.
+    wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
     """
     return available if wanted == "cpu_count" else read_number("WORKERS", wanted, 1, "cpu_count")
 
 
 def how_many_threads(wanted: str, available: int, workers: int) -> int:
-    """How many threads of each worker work on one operator of the model.
+    """How many threads of each worker work on one operator of the model, where so many cores are available to all.
 
-    Args:
-        wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
-        available: cores that all workers together may use.
-        workers: that there are.
+    wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
     """
     return max(1, available // workers) if wanted == "share" else read_number("THREADS", wanted, 0, "share")
 

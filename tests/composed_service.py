@@ -15,7 +15,7 @@ from small_models import small_model
 from under_load import assert_answers_each_their_own, metric, stopped, wait_until
 
 from course.harness import http
-from course.harness.load import CAT, ask
+from course.harness.load import CAT, Answer, ask
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
@@ -85,9 +85,30 @@ def assert_ready_only_with(server: Server, service: str) -> None:
 def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> None:
     """/livez, /readyz and /metrics answer while one image is in work: an event loop that is blocked answers nobody.
 
-    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter.
+    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter;
+    three tries, since something else may hold the machine up for a moment.
     """
-    took = []
+    for _ in range(3):
+        answer, seconds, waits = classify_and_look(server, body)
+        longest, (path, _) = max(waits.items())
+        if (
+            right := answer.status == 200
+            and longest < seconds / 2
+            and {status for _, status in waits.values()} == {200}
+        ):
+            break
+    expect(
+        right,
+        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
+        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {path} after {longest:.2f} s",
+        expected="200 for all, the others at once, not when the image is done",
+        hint=f"{hint}{server.last_words()}",
+    )
+
+
+def classify_and_look(server: Server, body: bytes) -> tuple[Answer, float, dict[float, tuple[str, int]]]:
+    """The answer to an image, its seconds, and meanwhile of each GET: its seconds, its path and its status."""
+    took, waits = [], {}
 
     def classify() -> None:
         begun = time.monotonic()
@@ -96,22 +117,13 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
 
     thread = threading.Thread(target=classify)
     thread.start()
-    waits = {}
     while thread.is_alive():
         for path in ("/livez", "/readyz", "/metrics"):
             begun = time.monotonic()
             status = server.request("GET", path).status_code
             waits[time.monotonic() - begun] = path, status
     thread.join()
-    answer, seconds = took[0]
-    longest = max(waits)
-    expect(
-        answer.status == 200 and longest < seconds / 2 and {status for _, status in waits.values()} == {200},
-        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
-        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {waits[longest]} after {longest:.2f} s",
-        expected="200 for all, the others at once, not when the image is done",
-        hint=f"{hint}{server.last_words()}",
-    )
+    return *took[0], waits
 
 
 def requests_counted(server: Server, service: str) -> int:

@@ -9,6 +9,7 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
+from course import ROOT
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
@@ -185,3 +186,10 @@ def assert_ends_with(server: Server, command: str, env: dict[str, str], says: st
         expected=f"a non-zero exit code within 40 s and one sentence with {says!r}",
         hint=hint,
     )
+
+
+def without_torch(folder: Path, models_dir: Path) -> dict[str, str]:
+    """An environment in which an import of torch or torchvision ends the program."""
+    for name in ("torch", "torchvision"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
+    return {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{folder}:{ROOT}"}

@@ -78,14 +78,8 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     """Run the submission's locust file without its web page. Fails the test where it sends nothing."""
     folder, log_file = submission.new_folder("locust"), submission.new_folder("log") / "log"
     file = submission.existing(FILE)
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "-f",
-        f"{file},{ROOT / 'course' / 'loadtest' / 'samples.py'}",
-        "--headless",
-    ]
+    files = f"{file},{ROOT / 'course' / 'loadtest' / 'samples.py'}"
+    command = [sys.executable, "-m", "locust", "-f", files, "--headless"]
     command += ["--only-summary", "--host", url, "--users", str(users), "--spawn-rate", str(users), *options]
     command += ["--samples", str(folder), "--warm-up", "0", "--window", str(seconds), "--stop-timeout", "5"]
     folders = submission.folders({}, write=[folder])
@@ -130,16 +124,14 @@ def test_the_locust_file_sends_each_payload(submission: Submission) -> None:
 @pytest.mark.points(1)
 def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission: Submission) -> None:
     """What is not a request's time is spent waiting, or preparing what could have been prepared before."""
-    with stand_in(seconds=0.02) as server:
+    with stand_in(seconds=0.05) as server:
         samples = run_locust(submission, server.url, "--payload", "json", users=1, seconds=1).samples
     opened, closed = samples["window"]
-    asking = sum(
-        seconds for end, seconds in zip(samples["ends"], samples["seconds"], strict=True) if opened < end <= closed
-    )
-    share = asking / (closed - opened)
+    requests = zip(samples["ends"], samples["seconds"], strict=True)
+    share = sum(seconds for end, seconds in requests if opened < end <= closed) / (closed - opened)
     expect(
         share > 0.5,
-        called=f"locust -f {FILE} --payload json --users 1, on a server that takes 0.02 s",
+        called=f"locust -f {FILE} --payload json --users 1, on a server that takes 0.05 s",
         got=f"the user spent {share:.0%} of its time with a request",
         expected="nearly all of it",
         hint="a `wait_time` hides what the server can do: leave it out. Prepare the request once, not in the task.",

@@ -31,7 +31,6 @@ from image_api import (  # noqa: F401
 from noted import Notes
 from under_load import UNFINISHED
 
-from course import ROOT
 from course.base.processes import free_port, left_behind, wait
 from course.harness import http
 from course.harness.server import Server
@@ -132,14 +131,9 @@ def test_answers_others_while_the_model_runs_and_loads_it_once(submission, model
             images = np.full((number, 3, 224, 224), number, "float32")
             called = f"POST /predict with {number} images, three batches at once"
             image_service.assert_logits(got, model.run(None, {"input": images})[0], called, server)
-        loads = len(notes.threads("load"))
-        expect(
-            loads == 1,
-            called="uvicorn ex09_fastapi:app, and three requests",
-            got=f"the model was loaded {loads} times",
-            expected="once, when the application starts",
-            hint="open_model() belongs into lifespan, not into a request and not beside it",
-        )
+        called, got = "uvicorn ex09_fastapi:app, and three requests", f"{len(notes.threads('load'))} loads of the model"
+        hint = "open_model() belongs into lifespan, not into a request and not beside it"
+        expect(got.startswith("1 "), called=called, got=got, expected="one, when the application starts", hint=hint)
 
 
 # ------------------------------------------------------------------------------ start and stop
@@ -200,7 +194,13 @@ def test_sigterm_leaves_no_process(submission, small_models_dir):
         assert_ends(server, signal.SIGTERM, "", without="Traceback")
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(0.25)
+def test_says_what_was_expected(server):
+    """Also where FastAPI refuses by itself."""
+    image_service.assert_refused(server, "POST /predict with `{`", image_service.post_json(server, "{"))
+
+
+@pytest.mark.points(0.25)
 def test_a_port_that_is_taken_is_one_sentence(submission, server):
     port = httpx.URL(server.url).port
     finished = submission.run(FILE, "--port", port)
@@ -214,10 +214,6 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 
 @pytest.mark.points(0.5)
-def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """An import of torch or torchvision finds these modules instead, which end the program."""
-    for name in ("torch", "torchvision"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
-    poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with submission.serve_app(FILE, env=poisoned) as server:
+def test_serves_without_torch(submission, small_models_dir, tmp_path):
+    with submission.serve_app(FILE, env=image_service.without_torch(tmp_path, small_models_dir)) as server:
         image_service.assert_still_serves(server, "where torch and torchvision cannot be imported")

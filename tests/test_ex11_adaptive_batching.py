@@ -26,6 +26,7 @@ from course.harness.verdicts import expect
 
 SERVICE = "ex11_adaptive_batching.py"
 LIMIT = 32
+CHECK = "as_batch or read_npy in the annotation of the argument, which is read before the queue"
 USERS = 200
 
 
@@ -113,21 +114,14 @@ def test_a_bad_request_harms_no_neighbour(working, model, api, encode):
     batches = Batches(working, api)
     answers = at_once(working, f"/{api}", bodies, users=32)
     called = f"16 good and 16 bad POST /{api} at once"
-    expect(
-        [one.status for one in answers] == [200, 400] * 16,
-        called=called,
-        got=tally(answers),
-        expected="16 x 200, 16 x 400",
-        hint=f"check in the annotation of the argument, which is read before the queue.{working.last_words()}",
-    )
+    right, hint = [one.status for one in answers] == [200, 400] * 16, f"{CHECK}.{working.last_words()}"
+    expect(right, called=called, got=tally(answers), expected="16 x 200, 16 x 400", hint=hint)
     assert_answers_logits(working, model, good, answers[::2], called)
     queued, _, _ = batches.read()
+    got = f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum"
+    called = f"{called}, then GET /metrics"
     expect(
-        queued == 16,
-        called=f"{called}, then GET /metrics",
-        got=f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum",
-        expected="16: the good ones",
-        hint=f"@bentoml.api(batchable=True, ...); as_batch or read_npy in the annotation.{working.last_words()}",
+        queued == 16, called=called, got=got, expected="16: the good ones", hint=f"@bentoml.api(**BATCHING); {CHECK}"
     )
 
 
@@ -160,13 +154,10 @@ def test_batching_can_be_switched_off_to_compare(submission, working, small_mode
     with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir), "BATCHING": "0"}) as server:
         answers = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
         assert_answers_logits(server, model, images, answers, "BATCHING=0: POST /predict_npy")
-        expect(
-            "adaptive_batch_size_count" not in server.request("GET", "/metrics").text,
-            called="BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics",
-            got="a count of batches",
-            expected="no bentoml_service_adaptive_batch_size: every request runs by itself",
-            hint="@bentoml.api(**BATCHING), where BATCHING is empty",
-        )
+        off = "adaptive_batch_size_count" not in server.request("GET", "/metrics").text
+        called, wanted = "BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics", "every request runs by itself"
+        hint = "@bentoml.api(**BATCHING), where BATCHING is empty"
+        expect(off, called=called, got="a count of batches", expected=wanted, hint=hint)
 
 
 # ------------------------------------------------------------------------------ bad input

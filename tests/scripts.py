@@ -40,11 +40,20 @@ def is_equal(got: Any, expected: Any) -> bool:
         return False
 
 
-def expect_problem(submission: Submission, file: str, function: str, *words: str, called: str, hint: str, **arguments):
-    """Fail unless a function raises a Problem whose sentence holds these words."""
+def expect_problem(
+    submission: Submission,
+    file: str,
+    function: str,
+    *words: str,
+    called: str,
+    hint: str,
+    kind: str = "Problem",
+    **given,
+) -> None:
+    """Fail unless a function, given these arguments, raises a Problem (or another kind) that holds these words."""
     try:
-        got = submission.call(file, function, **arguments)
+        got = submission.call(file, function, **given)
     except pytest.fail.Exception as failure:
         got = str(failure)
-    raised = isinstance(got, str) and "raised Problem" in got and all(word in got for word in words)
-    expect(raised, called=called, got=got, expected=" with ".join(["a Problem", *map(repr, words)]), hint=hint)
+    raised = isinstance(got, str) and all(word in got for word in ("raised", kind, *words))
+    expect(raised, called=called, got=got, expected=" with ".join([f"a {kind}", *map(repr, words)]), hint=hint)

@@ -15,19 +15,12 @@ from small_models import small_model
 from course.given.timing import speedup
 from course.harness import written
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect
 from course.isolation import sandbox
 
-# Runs in the worker's process: functions cannot travel there, so these call the student's ones on the spot.
+# Functions cannot travel to the student's process, so these call the student's ones on the spot; see driving.py.
 DRIVER = '''
-import importlib.util
 import time
-
-def load(path):
-    spec = importlib.util.spec_from_file_location("ex05", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 def set_back():
     """Anybody can set time.time(): from now on, each call gives an hour less."""
@@ -67,7 +60,7 @@ def try_speedup(path, pairs):
     speedup = load(path).speedup
     return [list(speedup(baseline, candidate)) for baseline, candidate in pairs]
 
-def try_pytorch(path, images, threads):
+def try_pytorch_runner(path, images, threads):
     import torch
     class Model(torch.nn.Module):
         """Answers otherwise while it is trained, and notes how it is called."""
@@ -84,7 +77,7 @@ def try_pytorch(path, images, threads):
     load(path).pytorch_runner(model, threads, autograd=True)(images)
     return {"answer": answer, "threads": torch.get_num_threads(), "recorded": model.recorded}
 
-def try_onnxruntime(path, models, images):
+def try_onnxruntime_runner(path, models, images):
     import os, threading
     import psutil
     open_model = load(path).onnxruntime_runner
@@ -99,26 +92,11 @@ FILE = "ex05_benchmark.py"
 SAME = 1e-3  # seconds: another steady clock may be a little coarser
 
 
-@pytest.fixture
-def drive(submission: Submission, tmp_path: Path):
-    """Call a function of DRIVER on the student's file."""
-    (tmp_path / "driver.py").write_text(DRIVER)
-    driver = Submission(tmp_path, tmp_path / "scratch")
-
-    def call(function: str, **arguments):
-        path = submission.folder / FILE
-        if not path.is_file():
-            fail(f"{FILE} is missing in {submission.folder}.")
-        return driver.call("driver.py", function, path=path, **arguments)
-
-    return call
-
-
 @pytest.mark.points(1)
 def test_pytorch_runs_as_it_serves(drive):
     images = np.random.default_rng(1).normal(3, 2, size=(2, 3, 4, 4)).astype(np.float32)
     threads = 1 + (os.cpu_count() or 1)  # not what PyTorch takes by itself
-    got = drive("try_pytorch", images=images, threads=threads, timeout=60)
+    got = drive("try_pytorch_runner", images=images, threads=threads, timeout=60)
     same = isinstance(got["answer"], np.ndarray) and np.allclose(got["answer"], images.reshape(2, -1), atol=1e-3)
     expect(
         same,
@@ -139,7 +117,7 @@ def test_pytorch_runs_as_it_serves(drive):
 def test_onnxruntime_runs_with_the_threads_that_it_is_given(drive, tmp_path):
     paths = [small_model(tmp_path / f"{name}.onnx", input_name=name) for name in ("warm_up", "input", "pixels")]
     images = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
-    got = drive("try_onnxruntime", models=[str(path) for path in paths], images=images, timeout=60)
+    got = drive("try_onnxruntime_runner", models=[str(path) for path in paths], images=images, timeout=60)
     (expected,) = ort.InferenceSession(paths[0]).run(None, {"warm_up": images})
     expect(
         all(isinstance(one, np.ndarray) and np.allclose(one, expected, atol=1e-4) for one in got["answers"]),

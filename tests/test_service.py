@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
 import re
 import socket
 import sys
@@ -18,7 +19,10 @@ import pytest
 from bad_input import METADATA
 
 from course import ROOT
+from course.base.processes import free_port, running
+from course.harness import http as bounded
 from course.harness.load import CAT, at_once, workers
+from course.harness.server import Server
 from course.harness.submission import Submission
 
 
@@ -147,6 +151,18 @@ def test_a_long_temporary_folder_does_not_keep_a_composed_service_from_starting(
     env = {"MODELS_DIR": str(models_dir), "TMPDIR": str(long)}
     with submission.serve("ex14_sequential.py", env=env) as running:
         assert running.request("POST", "/classify", content=CAT).status_code == 200
+
+
+def test_on_every_address_a_service_answers_on_ipv6_and_ipv4(models_dir, tmp_path):
+    """What the page of exercise 10 says: `bentoml serve --host ::` listens on both."""
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", "ex13_workers:ImageClassifierService", "--host", "::"]
+    command += ["--port", str(port), "--working-dir", str(ROOT / "solutions")]
+    env = os.environ | {"MODELS_DIR": str(models_dir), "BENTOML_HOME": str(tmp_path / "home"), "WORKERS": "2"}
+    with running(command, cwd=tmp_path, env=env, log=tmp_path / "log") as process:
+        Server(f"http://[::1]:{port}", process, tmp_path / "log").wait_until_ready("bentoml serve --host ::", 60)
+        for host in ("[::1]", "127.0.0.1"):
+            assert bounded.post(f"http://{host}:{port}/classify", content=CAT).status_code == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the connections of other processes")

@@ -19,6 +19,7 @@ import psutil
 
 from course import ROOT
 from course.base.files import last_error
+from serving import Problem
 
 
 class GraderFailure(RuntimeError):
@@ -77,30 +78,31 @@ def wait(process: subprocess.Popen, timeout: float) -> int | None:
 
 
 @contextmanager
-def job(module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
+def job(name: str, module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
     """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
 
     Gives the folder, with all that the process has written there; it is removed with the block.
 
     Args:
+        name: what failed, if it fails.
         module: the module to run.
         task: what it has to do; anything that JSON can hold.
         arguments: what follows the folder on the command line.
         limit: seconds.
 
     Raises:
-        RuntimeError: it failed, or took longer than the limit; the message is its last error.
+        Problem: it failed, or took longer than the limit; the message ends with its last error.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         (folder / "job.json").write_text(json.dumps(task))
-        command = [sys.executable, "-m", module, name, *map(str, arguments)]
+        command = [sys.executable, "-m", module, scratch, *map(str, arguments)]
         with running(command, cwd=ROOT, env=dict(os.environ), log=folder / "log") as process:
             code = wait(process, limit)
         if code is None:
-            raise RuntimeError(f"it was stopped after {limit:.0f} s")
+            raise Problem(f"{name} failed: it was stopped after {limit:.0f} s")
         if code:
-            raise RuntimeError(last_error((folder / "log").read_text(errors="replace")))
+            raise Problem(f"{name} failed: {last_error((folder / 'log').read_text(errors='replace'))}")
         yield folder
 
 

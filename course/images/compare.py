@@ -1,6 +1,5 @@
 """Measures and compares images: how long they take to build, what is in them, how soon they answer."""
 
-import json
 import re
 import time
 from pathlib import Path
@@ -206,7 +205,6 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    reports.write_csv(folder / "table.csv", rows(found))
     layers = [(one.image.tag, layer) for one in found for layer in one.layers]
     reports.write_csv(
         folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
@@ -226,7 +224,7 @@ def write(found: list[Measured], folder: Path) -> None:
             for one in found
         ],
     }
-    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    reports.write(folder, rows(found), measurements)
     plot(found, folder / "images.png")
 
 
@@ -235,7 +233,6 @@ def plot(found: list[Measured], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [re.sub("[-_:]", "\n", one.image.tag.removeprefix("course/")) for one in found]
-    places = range(len(found))
     figure, (sizes, seconds) = plt.subplots(1, 2, figsize=(max(9, 1.8 * len(found) + 2), 4.6), layout="constrained")
     for place, one in enumerate(found):
         below = one.base / 1e6
@@ -247,14 +244,10 @@ def plot(found: list[Measured], path: Path) -> None:
         sizes.text(place, below, f"{below:,.0f}", ha="center", va="bottom")
     sizes.set(title="From below: the base image, then layer by layer", ylabel="MB, unpacked")
     sizes.legend()
-    made = rows(found)
-    middle = [row["prediction_median"] for row in made]
-    least = [row["prediction_median"] - row["prediction_least"] for row in made]
-    most = [row["prediction_most"] - row["prediction_median"] for row in made]
-    seconds.bar(places, middle, 0.6, yerr=[least, most], capsize=4)
+    reports.bars(seconds, [[start.prediction for start in one.starts] for one in found])
     seconds.set(title=f"From docker run to the first prediction, {CPUS} CPU", ylabel="s")
-    for one in (sizes, seconds):
-        one.set(xticks=places, xticklabels=names)
-        one.grid(axis="y", alpha=0.3)
-        one.tick_params(axis="x", labelsize="small")
+    for axes in (sizes, seconds):
+        axes.set(xticks=range(len(found)), xticklabels=names)
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(axis="x", labelsize="small")
     reports.save_picture(figure, path)

@@ -17,7 +17,7 @@ FILE, CAT = "ex02_check.py", ROOT / "data" / "cat.png"
 # In ONNX's own text format: nothing in it is as in a resnet18.
 OTHER = """
 <ir_version: 8, opset_import: ["ai.onnx.ml": 3, "": 17]>
-other (uint8[4, height] pixels, int64[2] numbers) => (float16[4, height] scores, double[2] sums) {
+other (uint8[5, height] pixels, int64[2] numbers) => (float16[5, height] scores, double[2] sums) {
     halves = Cast <to = 10> (pixels)
     once = Mul (halves, factors)
     scores = Mul (once, factors)
@@ -28,16 +28,16 @@ other (uint8[4, height] pixels, int64[2] numbers) => (float16[4, height] scores,
 FACTS = {
     "opset": 17,
     "inputs": [
-        {"name": "pixels", "type": "uint8", "shape": [4, "height"]},
+        {"name": "pixels", "type": "uint8", "shape": [5, "height"]},
         {"name": "numbers", "type": "int64", "shape": [2]},
     ],
     "outputs": [
-        {"name": "scores", "type": "float16", "shape": [4, "height"]},
+        {"name": "scores", "type": "float16", "shape": [5, "height"]},
         {"name": "sums", "type": "float64", "shape": [2]},
     ],
     "dynamic_axes": {"pixels": [1], "numbers": [], "scores": [1], "sums": []},
     "operators": {"Cast": 2, "Mul": 2, "Add": 1},
-    "weights_bytes": 4 * 2 + 2 * 8,
+    "weights_bytes": 5 * 2 + 2 * 8,
     "metadata": {"weights": "made by hand", "author": "a colleague"},
 }
 
@@ -55,7 +55,7 @@ def facts(submission: Submission, resnet18: Path) -> dict:
 @pytest.fixture(scope="module")
 def other_facts(submission: Submission, tmp_path_factory: pytest.TempPathFactory) -> dict:
     model = parser.parse_model(OTHER)
-    weights = {"factors": np.ones((4, 1), np.float16), "offsets": np.ones(2, np.int64)}
+    weights = {"factors": np.ones((5, 1), np.float16), "offsets": np.ones(2, np.int64)}
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
     onnx.helper.set_model_props(model, FACTS["metadata"])
     path = tmp_path_factory.mktemp("other") / "other.onnx"

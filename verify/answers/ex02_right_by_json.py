@@ -60,7 +60,7 @@ def describe(path):
         "dynamic_axes": {
             one["name"]: [i for i, axis in enumerate(one["shape"]) if isinstance(axis, str)] for one in signatures
         },
-        "operators": operators,
+        "operators": dict(sorted(operators.items(), key=lambda pair: -pair[1])),
         "weights_bytes": weights,
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
     }

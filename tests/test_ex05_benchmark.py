@@ -12,7 +12,7 @@ import pytest
 from scripts import expect_equal, expect_one_sentence, expect_success
 from small_models import small_model
 
-from course.given.timing import speedup
+from course.given.turns import speedup
 from course.harness import written
 from course.harness.submission import Submission
 from course.harness.verdicts import expect

@@ -46,29 +46,28 @@ def grade(
     fresh: Annotated[bool, Option("--fresh", help="Ignore the results of earlier runs.")] = False,
 ) -> None:
     """Grade one submission or a class. Run it again, and it continues where it stopped."""
-    from course.grading.grade import grade as grade_all
-    from course.grading.plan import Plan
+    from course.grading import grade as grading
+    from course.grading import handed_in
+    from course.grading.run import Options
     from course.grading.terminal import print_results
 
-    plan = Plan.make(
-        submission=submission,
-        submissions=submissions,
-        exercises=exercises,
+    plan = grading.Plan(
+        submissions=handed_in.chosen(submission, submissions),
+        exercises=list(exercises or manifest.exercises()),
+        options=Options(isolation, limit, handed_in.private_folder(private)),
         jobs=jobs,
-        isolation=isolation,
-        private=private,
-        limit=limit,
-        output=output,
+        output=output.resolve(),
         fresh=fresh,
+        single=bool(submission),
     )
     try:
-        results = grade_all(plan, console)
+        results = grading.grade(plan, console)
     except KeyboardInterrupt:
         console.print("[bold]Stopped. All results so far are kept. Run the same command to continue.[/]")
         raise typer.Exit(130) from None
     except OSError as error:  # a full disk, above all
         raise Problem(f"{error}. All results so far are kept. Fix this, then run the same command.") from error
-    print_results(results, plan, console)
+    print_results(results, plan.output, console, single=plan.single)
     if not all(result.final for result in results):
         raise typer.Exit(1)
 

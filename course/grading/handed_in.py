@@ -16,7 +16,6 @@ from course import ROOT
 from course.base.manifest import exercises
 from course.base.processes import is_ours, signal_name, wait
 from course.grading.results import one_line
-from course.grading.unpack import SKIPPED
 from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
 from course.isolation.folders import copy_submission, remove
@@ -102,7 +101,7 @@ def unpack(archive: Path, folder: Path) -> None:
         how = "process"
     except Problem:
         how = "limits"
-    command = [sys.executable, "-I", "-S", str(ROOT / "course" / "grading" / "unpack.py"), str(archive), str(folder)]
+    command = [sys.executable, "-I", "-S", str(ROOT / "course" / "isolation" / "unpack.py"), str(archive), str(folder)]
     log, folders = folder.with_name("log"), Folders({archive}, {folder})
     with sandbox.running(
         command, cwd=Path("/"), env={}, log=log, folders=folders, limits=UNPACKING, how=how
@@ -131,6 +130,17 @@ def shape(folder: Path, deeper: int = 4) -> Path:
     raise Problem(f"It holds no file of any exercise, such as {wanted[0]}, neither at its top nor in exercises/.")
 
 
+def chosen(submission: Path | None, submissions: Path | None) -> list[HandedIn]:
+    """What was typed: one submission, or a folder of them.
+
+    Raises:
+        Problem: it was not exactly one of both, or there is no such submission.
+    """
+    if bool(submission) == bool(submissions):
+        raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
+    return [one(submission)] if submission else several(submissions)
+
+
 def one(path: Path) -> HandedIn:
     """A single submission.
 
@@ -150,9 +160,9 @@ def several(folder: Path) -> list[HandedIn]:
     """
     if not folder.is_dir():
         raise Problem(f"SUBMISSIONS={folder}: there is no such folder.")
-    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))]
     found = [path for path in there if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
-    if any(path.name in exercise.files for path in folder.iterdir() for exercise in exercises()):
+    if any(path.name in exercise.files for path in there for exercise in exercises()):
         raise Problem(
             f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
         )
@@ -202,5 +212,6 @@ def private_folder(folder: Path | None) -> Path | None:
 
 def private_files(folder: Path) -> dict[str, Path]:
     """The files of private tests, with the data beside them, by their names in the folder."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if not SKIPPED & set(name.split("/"))}
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    ours = {name for name in found if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)}
+    return {name.as_posix(): path for name, path in found.items() if name in ours}

@@ -7,9 +7,11 @@ escape code reaches a terminal, an XML file or a page, and no message is endless
 import re
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from course.base.manifest import Exercise
 
 # What student code runs in: see course/grading/run.py. Two are weak, and every report says so.
 Isolation = Literal["process", "docker", "limits", "none"]
@@ -97,6 +99,12 @@ class ExerciseResult(BaseModel):
     key: str = ""  # a digest of all that the result depends on
     ended: datetime | None = None
 
+    @classmethod
+    def of(cls, exercise: Exercise, **found: Any) -> "ExerciseResult":
+        """The result of an exercise, with the fields that were found."""
+        known = {name: getattr(exercise, name) for name in ("number", "title", "optional")}
+        return cls(**known, **{"worth": exercise.points} | found)
+
     @property
     def reached(self) -> float:
         """Points won."""
@@ -134,6 +142,14 @@ class ExerciseResult(BaseModel):
     def told(self) -> str:
         """Why no test ran, for the student. If the grader failed, it does not say how."""
         return AGAIN if self.problem else self.failure
+
+    @property
+    def shown(self) -> list[TestResult]:
+        """Its tests; where they could not be run, one that says why."""
+        if self.tests and not self.problem:
+            return self.tests
+        outcome = "skipped" if self.problem else "failed"
+        return [TestResult(id=f"::{self.title}", points=self.worth, outcome=outcome, message=self.told)]
 
 
 class SubmissionResult(BaseModel):

@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -29,11 +29,11 @@ class Answer(NamedTuple):
     text: str  # the answer's body, or why there is none
 
 
-def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
-    """Send one request and never raise."""
+def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT, **options: Any) -> Answer:
+    """Send one request and never raise; options are those of client.post()."""
     begun = time.monotonic()
     try:
-        response = client.post(server.url + path, content=body)
+        response = client.post(server.url + path, content=body, **options)
     except httpx.HTTPError as error:
         return Answer(begun, 0, repr(error))
     return Answer(begun, response.status_code, response.text)
@@ -81,15 +81,12 @@ def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = l
         if event == "http11.send_request_body.complete":
             sent()
 
-    begun = time.monotonic()
-    try:
-        # Of hundreds at once, each answer may have 2 MB.
-        with http.Client(timeout=120, most=2 * MB) as client:
-            response = client.post(server.url + path, content=body, extensions={"trace": trace})
-    except httpx.HTTPError as error:
+    # Of hundreds at once, each answer may have 2 MB.
+    with http.Client(timeout=120, most=2 * MB) as client:
+        answer = ask(client, server, path, body, extensions={"trace": trace})
+    if answer.status == 0:
         sent()
-        return Answer(begun, 0, repr(error))
-    return Answer(begun, response.status_code, response.text)
+    return answer
 
 
 def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
@@ -129,10 +126,8 @@ def workers(server: Server, service: str = "ImageClassifierService") -> list[psu
     """The worker processes of one of the server's services."""
     found = []
     for process in marked(server.process.mark):
-        try:
+        with suppress(psutil.Error):
             command = process.cmdline()
-        except psutil.Error:
-            continue
-        if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
-            found.append(process)
+            if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
+                found.append(process)
     return found

@@ -8,7 +8,8 @@ in a process of its own, under limits, where what it could harm is out of reach.
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,29 +73,19 @@ def expect_as_fast(path: Path, reference: Path, *, called: str, hint: str, most:
     )
 
 
-class _Value(NamedTuple):
-    name: str
-    type: str
-    shape: list
-
-
-class _Meta(NamedTuple):
-    custom_metadata_map: dict[str, str]
-
-
 class _Session:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._facts = _ask("facts", path)
 
-    def get_inputs(self) -> list[_Value]:
-        return [_Value(*value) for value in self._facts["inputs"]]
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(**facts) for facts in self._facts["inputs"]]
 
-    def get_outputs(self) -> list[_Value]:
-        return [_Value(*value) for value in self._facts["outputs"]]
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(**facts) for facts in self._facts["outputs"]]
 
-    def get_modelmeta(self) -> _Meta:
-        return _Meta(self._facts["metadata"])
+    def get_modelmeta(self) -> SimpleNamespace:
+        return SimpleNamespace(custom_metadata_map=self._facts["metadata"])
 
     def run(self, wanted: list[str] | None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return _ask("answers", self._path, wanted=wanted, feeds=feeds)

@@ -25,12 +25,6 @@ class Log:
         with self.path.open("rb") as file:
             return file.read(LIMITS.output).decode(errors=errors)
 
-    def end(self, size: int = 600) -> str:
-        """Its last bytes, as text."""
-        with self.path.open("rb") as file:
-            file.seek(max(0, self.path.stat().st_size - size))
-            return file.read().decode(errors="replace").strip()
-
 
 class Server:
     """A service that is running."""

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,25 +111,24 @@ def read_result(folder: Path) -> Any:
     Raises:
         ValueError, OSError: the worker did not write this.
     """
-    return _read(folder / "result.json", lambda encoded: decode(encoded, folder))
+    try:
+        return decode(_read(folder / "result.json"), folder)
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
 
 
 def read_error(folder: Path) -> dict:
     """What explain() said; raises as read_result()."""
-    return _read(folder / "error.json", _error)
-
-
-def _error(encoded: Any) -> dict:
-    match encoded:
+    match _read(folder / "error.json"):
         case {"kind": str(kind), "message": str(message), "line": int() | None as line}:
             return {"kind": kind[:100], "message": message[:2000], "line": line}
     raise ValueError("an error that the worker did not write")
 
 
-def _read(path: Path, decoded: Callable) -> Any:
+def _read(path: Path) -> Any:
     Budget(LARGEST_JSON).take(path)
     try:
-        return decoded(json.loads(path.read_text()))
+        return json.loads(path.read_text())
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
 

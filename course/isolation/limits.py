@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -40,13 +41,10 @@ def of_kernel(limits: Limits, *, alone: bool) -> dict[str, int]:
     if not list(Path("/dev").glob("nvidia*")):  # CUDA maps far more than it uses
         # For one process. excess(), which adds up all of them, may come a moment late.
         found["RLIMIT_DATA"] = limits.memory + 64 * MB * (os.cpu_count() or 1)
-    if alone and _linux() >= (5, 14):  # before, the kernel counted all processes of the user
+    linux = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    if alone and linux >= (5, 14):  # before, the kernel counted all processes of the user
         found["RLIMIT_NPROC"] = limits.processes + 100 * (os.cpu_count() or 1)  # threads count, too
     return found
-
-
-def _linux() -> tuple[int, ...]:
-    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 
 
 def excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: Limits) -> str:
@@ -55,9 +53,7 @@ def excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: L
         return f"it printed more than {limits.output // MB} MB"
     if len(tree) > limits.processes:
         return f"it started more than {limits.processes} processes"
-    if sum(memory(process, "rss") for process in tree) > limits.memory and (
-        sum(memory(process, "pss") for process in tree) > limits.memory
-    ):
+    if all(sum(memory(process, kind) for process in tree) > limits.memory for kind in ("rss", "pss")):
         return f"it used more than {limits.memory / GB:g} GB of memory"
     if sum(size(folder, limits.disk) for folder in folders) > limits.disk:
         return f"it wrote more than {limits.disk / GB:g} GB to the disk"

@@ -307,7 +307,8 @@ def test_a_forged_results_file_is_not_believed(tmp_path):
     assert (found["tests"], bool(found["problem"])) == ([], True)
     assert "0 of 8" in printed
     assert "Graded with ISOLATION=none" in printed
-    for file in ("index.html", "forger/report.html", "forger/summary.md", "forger/gradescope.json"):
+    says_so = ["index.html", *(f"forger/{file}" for file in ("report.html", "summary.md", "gradescope.json", "classroom.json"))]  # fmt: skip
+    for file in says_so:
         assert "Graded with ISOLATION=none" in (output / file).read_text(), file
     for file in ("class.csv", "forger/junit.xml", "forger/result.json"):
         assert re.search(r"\bnone\b", (output / file).read_text()), file

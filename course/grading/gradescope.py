@@ -64,11 +64,7 @@ def _entry(exercise: ExerciseResult, test: TestResult, number: str) -> dict:
 
 
 def choose(named: Sequence[Exercise] | None) -> list[Exercise]:
-    """The exercises to grade there: those named, or all that need no containers.
-
-    Raises:
-        Problem: one of those named needs a Docker engine, which Gradescope's machines do not have.
-    """
+    """The exercises to grade there: those named, or all that need no containers; raises Problem where one named does."""
     if not named:
         return [one for one in manifest.exercises() if not one.needs_docker]
     if needing := [one.number for one in named if one.needs_docker]:
@@ -82,17 +78,13 @@ def choose(named: Sequence[Exercise] | None) -> list[Exercise]:
 def write_archive(
     path: Path, exercises: list[Exercise], *, private: Path | None, isolation: Isolation, jobs: int, limit: int
 ) -> list[str]:
-    """Write the archive for Gradescope; the names of what is in it.
-
-    It has the tests of these exercises only, no models, and one solution, which setup.sh runs and removes.
-    """
+    """Write the archive for Gradescope, with the tests of these exercises alone; the names of what is in it."""
     options = (
         f'--ex "{" ".join(one.number for one in exercises)}" --isolation {isolation} --jobs {jobs} --limit {limit}'
     )
     scripts = {name: (TEMPLATES / name).read_text() for name in ("setup.sh", "run_autograder")}
-    scripts["run_autograder"] = scripts["run_autograder"].replace(
-        "OPTIONS", f"{options} --private private" if private else options
-    )
+    options += " --private private" if private else ""
+    scripts["run_autograder"] = scripts["run_autograder"].replace("OPTIONS", options)
     wanted = {one.test for one in exercises}
     files = {}
     for top in TREE:

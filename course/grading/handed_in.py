@@ -46,8 +46,7 @@ class HandedIn:
     def take_over(self, into: Path) -> None:
         """Copy or unpack it into an empty folder, and find the exercises in it.
 
-        Raises:
-            GraderFailure, OSError: this machine is at fault: the disk is full, the program that unpacks does not start.
+        Raises GraderFailure or OSError where this machine is at fault: its disk is full, say.
         """
         if self.refused:
             return
@@ -91,9 +90,7 @@ def archive_in(folder: Path) -> Path | None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive into a new folder, in the strongest isolation that works here.
 
-    Raises:
-        Problem: it cannot be unpacked, or not under the limits.
-        GraderFailure: the program that unpacks does not start.
+    Raises Problem where it cannot be unpacked under the limits, GraderFailure where the program does not start.
     """
     folder.mkdir(parents=True)
     try:
@@ -117,8 +114,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def shape(folder: Path, deeper: int = 4) -> Path:
     """Where in a folder the exercises are: at the top, in `exercises/`, or in the only folder that there is.
 
-    Raises:
-        Problem: it holds no file of any exercise.
+    Raises Problem where it holds no file of any exercise.
     """
     wanted = [file for exercise in exercises() for file in exercise.files]
     for place in (folder, folder / "exercises"):
@@ -131,45 +127,31 @@ def shape(folder: Path, deeper: int = 4) -> Path:
 
 
 def chosen(submission: Path | None, submissions: Path | None) -> list[HandedIn]:
-    """What was typed: one submission, or a folder of them.
-
-    Raises:
-        Problem: it was not exactly one of both, or there is no such submission.
-    """
+    """What was typed: one submission or a folder of them. Raises Problem where that is not there, or both were typed."""
     if bool(submission) == bool(submissions):
         raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
     return [one(submission)] if submission else several(submissions)
 
 
 def one(path: Path) -> HandedIn:
-    """A single submission.
-
-    Raises:
-        Problem: there is none.
-    """
+    """A single submission; raises Problem where there is none."""
     if not path.is_dir() and not _is_archive(path):
         raise Problem(f"SUBMISSION={path}: there is no such folder or archive ({', '.join(ARCHIVES)}).")
     return _handed_in([path.resolve()])[0]
 
 
 def several(folder: Path) -> list[HandedIn]:
-    """The submissions in a folder, each a folder or an archive.
-
-    Raises:
-        Problem: there is no such folder, or none in it.
-    """
+    """The submissions in a folder, each a folder or an archive; raises Problem where there are none."""
     if not folder.is_dir():
         raise Problem(f"SUBMISSIONS={folder}: there is no such folder.")
     there = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))]
     found = [path for path in there if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
     if any(path.name in exercise.files for path in there for exercise in exercises()):
-        raise Problem(
-            f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
-        )
+        one_submission = f"this is one submission, not a folder of them: make grade SUBMISSION={folder}"
+        raise Problem(f"SUBMISSIONS={folder}: {one_submission}")
     if not found:
-        raise Problem(
-            f"SUBMISSIONS={folder}: there is neither a folder nor an archive ({', '.join(ARCHIVES)}) in this folder."
-        )
+        kinds = ", ".join(ARCHIVES)
+        raise Problem(f"SUBMISSIONS={folder}: there is neither a folder nor an archive ({kinds}) in this folder.")
     handed_in = _handed_in([path for path in there if path in found or not _is_note(path)])
     for one in handed_in:
         if one.source.is_symlink():
@@ -200,11 +182,7 @@ def _handed_in(paths: list[Path]) -> list[HandedIn]:
 
 
 def private_folder(folder: Path | None) -> Path | None:
-    """A folder of private tests, as an absolute path.
-
-    Raises:
-        Problem: there are no such tests in it.
-    """
+    """A folder of private tests, as an absolute path; raises Problem where it has none."""
     if folder and not any(folder.glob("test_ex[0-9][0-9]*.py")):
         raise Problem(f"PRIVATE={folder}: there is no file test_exNN_name.py in this folder.")
     return folder and folder.resolve()

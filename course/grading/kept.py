@@ -25,9 +25,8 @@ def earlier(file: Path, key: str) -> ExerciseResult | None:
 
 def again(result: ExerciseResult, before: ExerciseResult | None) -> ExerciseResult:
     """A result, marked as suspicious where it is `not graded` for the same reason as before."""
-    if before and result.problem and _reason(result) == _reason(before):
-        return result.model_copy(update={"suspicious": True})
-    return result
+    again = before and result.problem and _reason(result) == _reason(before)
+    return result.model_copy(update={"suspicious": True}) if again else result
 
 
 def _reason(result: ExerciseResult) -> str:

@@ -63,10 +63,7 @@ def grade_exercise(
         folder: the submission, of the shape of exercises/.
         work: a folder for what the run leaves; it is removed.
         options: how to grade.
-        stop: set from elsewhere to end the run.
-
-    Raises:
-        Stopped: stop was set.
+        stop: set from elsewhere to end the run; it then raises Stopped.
     """
     run = run_twice([exercise.test], exercise.points, folder, work, options, stop)
     tests, problems, worth = run.tests, [run.problem], exercise.points
@@ -86,13 +83,7 @@ def grade_exercise(
 def need_isolation(exercises: list[Exercise], options: Options, work: Path) -> None:
     """Try the isolation with a program as the tests start them, before anything is graded.
 
-    Args:
-        exercises: what will be graded.
-        options: how.
-        work: a folder that does not exist yet.
-
-    Raises:
-        Problem: it does not work here; one sentence with the command that installs or allows it.
+    work: a folder that does not exist yet. Raises Problem where it does not work, with the command that allows it.
     """
     if options.isolation != "docker":
         sandbox.need(options.isolation)
@@ -102,16 +93,14 @@ def need_isolation(exercises: list[Exercise], options: Options, work: Path) -> N
         try:
             sandbox.need("process")
         except Problem as problem:
-            raise Problem(
-                f"Exercises {', '.join(outside)} start containers, so none is around them. {problem}"
-            ) from None
+            around = f"Exercises {', '.join(outside)} start containers, so none is around them."
+            raise Problem(f"{around} {problem}") from None
 
 
 def private_tests(exercise: Exercise, options: Options) -> list[str]:
     """The names of the private test files of an exercise: test_ex04*.py."""
-    if options.private is None:
-        return []
-    return [path.name for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
+    found = options.private.glob(f"test_ex{exercise.number}*.py") if options.private else []
+    return sorted(path.name for path in found)
 
 
 def run_twice(
@@ -132,13 +121,10 @@ def run_twice(
 def run_tests(
     tests: list[str], worth: float | None, folder: Path, work: Path, options: Options, stop: threading.Event
 ) -> Run:
-    """Run pytest on files or single tests of one exercise, once; arguments as of grade_exercise().
+    """Run pytest on files or single tests of one exercise, once; the other arguments are those of grade_exercise().
 
     tests: such as `tests/test_ex04_inference.py`, or with `::test_name` behind it.
     worth: what they must sum up to, where that is known.
-
-    Raises:
-        Stopped: stop was set.
     """
     remove(work)
     work.mkdir(parents=True)
@@ -162,13 +148,9 @@ def run_tests(
     finally:
         os.close(source)
         remove(work)
+    tests = [_without_places(test, folder, work / "pytest", ROOT) for test in run.tests]
     own_seconds = (recorded or {}).get("own_seconds", 0.0)
-    return Run(
-        [_without_places(test, folder, work / "pytest", ROOT) for test in run.tests],
-        run.problem,
-        time.monotonic() - begun,
-        own_seconds,
-    )
+    return Run(tests, run.problem, time.monotonic() - begun, own_seconds)
 
 
 def _without_places(test: TestResult, *places: Path) -> TestResult:

@@ -30,10 +30,7 @@ def make(folder: Path) -> None:
     """Make what is missing in a folder: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
 
     The weights are random, with seeds that nothing else uses. model_b is resnet18 with its classes moved and its
-    logits doubled: as different as another export, which would take 20 s.
-
-    Raises:
-        GraderFailure: they cannot be made.
+    logits doubled: as different as another export, which would take 20 s. Raises GraderFailure where that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # several processes run tests

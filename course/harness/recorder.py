@@ -37,11 +37,7 @@ class Recorder:
     """A pytest plugin that notes the graded tests and their results."""
 
     def __init__(self, file: Path, limit: float) -> None:
-        """limit: seconds after which no further test is begun.
-
-        Raises:
-            pytest.UsageError: no key comes in.
-        """
+        """limit: seconds after which no further test is begun. Raises pytest.UsageError where no key comes in."""
         self.file = file
         self.key = os.read(0, 100).strip()
         if len(self.key) < 32:

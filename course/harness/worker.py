@@ -72,11 +72,7 @@ class Budget:
         self.left = self.size = size
 
     def take(self, path: Path) -> None:
-        """Take a file's size from it, of a small one 4 kB: to open many takes time.
-
-        Raises:
-            ValueError: it is used up.
-        """
+        """Take a file's size from it, of a small one 4 kB: to open many takes time. Raises ValueError where it is used up."""
         self.left -= max(path.stat().st_size, 2**12)
         if self.left < 0:
             raise ValueError(f"it is larger than the {self.size // 2**20} MB that a function may return")
@@ -106,11 +102,7 @@ def decode(encoded: dict, folder: Path, budget: Budget | None = None) -> Any:
 
 
 def read_result(folder: Path) -> Any:
-    """What the function returned. Student code could write there: nothing is taken for granted.
-
-    Raises:
-        ValueError, OSError: the worker did not write this.
-    """
+    """What the function returned. Student code could write there: raises ValueError or OSError for anything else."""
     try:
         return decode(_read(folder / "result.json"), folder)
     except RecursionError as error:

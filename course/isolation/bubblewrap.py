@@ -33,10 +33,9 @@ class Own(NamedTuple):
     @classmethod
     def make(cls, folder: Path) -> "Own":
         """Make them in an empty folder."""
-        own = cls(folder / "home", folder / "tmp", folder / "project")
-        for one in own:
-            one.mkdir()
-        return own
+        for name in cls._fields:
+            (folder / name).mkdir()
+        return cls(*(folder / name for name in cls._fields))
 
 
 def bwrap() -> str:

@@ -54,11 +54,8 @@ def defuse(folders: Iterable[Path]) -> None:
 def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 2000) -> list[str]:
     """Copy a submission's files to a new folder, and say in sentences what was left out.
 
-    Links are not followed, so nothing comes from outside the folder. Hidden files, environments and caches are not
-    part of an answer.
-
-    Raises:
-        Problem: there is no such folder, or there is too much in it.
+    Links are not followed, so nothing comes from outside the folder. Raises Problem where there is no such folder, or
+    too much in it.
     """
     if not folder.is_dir():
         raise Problem(f"There is no folder {folder}.")
@@ -73,14 +70,12 @@ def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 
             path = Path(place, name)
             within = path.relative_to(folder)
             if path.is_symlink() or not path.is_file():
-                left_out.append(
-                    f"{within} is {'a link' if path.is_symlink() else 'no regular file'}, and was left out."
-                )
+                what = "a link" if path.is_symlink() else "no regular file"
+                left_out.append(f"{within} is {what}, and was left out.")
                 continue
             size, count = size + path.stat().st_size, count + 1
             if size > most or count > files:
-                raise Problem(
-                    f"{folder} holds more than {most // MB} MB or {files} files; submissions are source files."
-                )
+                most_of_it = f"{most // MB} MB or {files} files"
+                raise Problem(f"{folder} holds more than {most_of_it}; submissions are source files.")
             shutil.copyfile(path, into / within, follow_symlinks=False)
     return left_out

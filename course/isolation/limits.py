@@ -1,6 +1,5 @@
 """How much of the machine a student's program may use: limits that the kernel keeps, and others that are watched."""
 
-import errno
 import os
 import re
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import psutil
 
 MB, GB = 2**20, 2**30
+GONE = (FileNotFoundError, NotADirectoryError)  # what has just been removed or replaced
 
 
 class Limits(NamedTuple):
@@ -77,12 +77,10 @@ def size(folder: Path, enough: int) -> int:
     """
     total = files = 0
     try:
-        for place, _, names in os.walk(folder, onerror=_raise_if_closed):
+        for place, _, names in os.walk(folder, onerror=_raise_unless_gone):
             for name in names:
-                try:
+                with suppress(*GONE):
                     total += os.lstat(os.path.join(place, name)).st_blocks * 512
-                except OSError as error:
-                    _raise_if_closed(error)
             files += len(names) + 1
             if files > 20_000 or total > enough:
                 return max(total, enough + 1)
@@ -91,7 +89,6 @@ def size(folder: Path, enough: int) -> int:
     return total
 
 
-def _raise_if_closed(error: OSError) -> None:
-    """Or nested too deep. Any other error most often means that something has just been removed."""
-    if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG:
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, GONE):
         raise error

@@ -54,8 +54,7 @@ FORBIDDEN = {
 def need(how: Mode) -> None:
     """Try an isolation with a program as the tests start them.
 
-    Raises:
-        Problem: it does not work here; one sentence with the command that installs or allows it.
+    Raises Problem where it does not work, with the command that installs or allows it.
     """
     if how == "none":
         return
@@ -73,21 +72,14 @@ def need(how: Mode) -> None:
         except GraderFailure as failure:
             said = str(failure)
     if said:
-        allow = [
-            f"sudo sysctl -w {name}={allowed}"
-            for name, (forbids, allowed) in FORBIDDEN.items()
-            if how == "process" and _setting(name) == forbids
-        ]
-        remedy = f"Allow it with: {' && '.join(allow)}." if allow else "Grade where it works, or with ISOLATION=docker."
+        forbidden = [name for name, (value, _) in FORBIDDEN.items() if how == "process" and _setting(name) == value]
+        allow = " && ".join(f"sudo sysctl -w {name}={FORBIDDEN[name][1]}" for name in forbidden)
+        remedy = f"Allow it with: {allow}." if allow else "Grade where it works, or with ISOLATION=docker."
         raise Problem(f"ISOLATION={how} does not work here. {remedy} {OTHERWISE} The program that was tried: {said}")
 
 
 def need_bubblewrap() -> None:
-    """Look for bubblewrap, without trying it.
-
-    Raises:
-        Problem: it is missing; one sentence with the command that installs it.
-    """
+    """Look for bubblewrap, without trying it; raises Problem where it is missing, with the command that installs it."""
     if sys.platform != "linux":
         raise Problem(f"ISOLATION=process needs bubblewrap, which only Linux has. Grade on Linux. {OTHERWISE}")
     if not shutil.which("bwrap"):
@@ -117,10 +109,7 @@ def running(
 ) -> Iterator[subprocess.Popen]:
     """As processes.running(), isolated; process.exceeded says which limit the program exceeded, if any.
 
-    how: the isolation, if it is not `mode`.
-
-    Raises:
-        GraderFailure: the program did not start.
+    how: the isolation, if it is not `mode`. Raises GraderFailure where the program does not start.
     """
     how = how or mode
     if how == "none":
@@ -160,11 +149,7 @@ class Confined:
     def __init__(
         self, command: list[str], limits: Limits, sandbox: tuple[Own, Folders] | None, *, env: dict[str, str], **options
     ) -> None:
-        """Start it; options are Popen's.
-
-        Raises:
-            GraderFailure: it did not start.
-        """
+        """Start it; options are Popen's. Raises GraderFailure where it does not start."""
         self.args = command
         self.returncode: int | None = None
         self.exceeded = ""

@@ -28,11 +28,8 @@ HOSTILE = {
     "forged results": (
         "import glob, json, os\n"
         "for folder in {'.', *sys.argv[1:], *glob.glob('../*'), *glob.glob('../../*')}:\n"
-        "    if os.path.isdir(folder):\n"
-        "        try:\n"
-        "            open(os.path.join(folder, 'results.json'), 'w').write(json.dumps({'tests': {}, 'exit': 0}))\n"
-        "        except OSError:\n"
-        "            pass\n"
+        "    if os.path.isdir(folder) and os.access(folder, os.W_OK):\n"
+        "        open(f'{folder}/results.json', 'w').write(json.dumps({'tests': {}, 'exit': 0}))\n"
         "os._exit(0)\n"
     ),
     "a flood of output": "for _ in range(20_000):\n    print('x' * 1000)\nraise SystemExit(0)\n",

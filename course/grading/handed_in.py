@@ -51,7 +51,7 @@ class HandedIn:
         if self.refused:
             return
         remove(into)
-        unpacked, copied, source = into / "unpacked", into / "submission", self.source
+        unpacked, copied = into / "unpacked", into / "submission"
         try:
             source = archive_in(self.source) or self.source
             if not source.is_dir():
@@ -59,11 +59,10 @@ class HandedIn:
                 source = unpacked
             self.left_out = copy_submission(source, copied)
             self.folder = shape(copied)
-            self.digests = {
-                path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(self.folder.rglob("*"))
-                if path.is_file()
-            }
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file():
+                    name = path.relative_to(self.folder).as_posix()
+                    self.digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         except (Problem, OSError) as refused:
             if is_ours(refused):
                 raise
@@ -100,9 +99,8 @@ def unpack(archive: Path, folder: Path) -> None:
         how = "limits"
     command = [sys.executable, "-I", "-S", str(ROOT / "course" / "isolation" / "unpack.py"), str(archive), str(folder)]
     log, folders = folder.with_name("log"), Folders({archive}, {folder})
-    with sandbox.running(
-        command, cwd=Path("/"), env={}, log=log, folders=folders, limits=UNPACKING, how=how
-    ) as process:
+    options = {"log": log, "folders": folders, "limits": UNPACKING, "how": how}
+    with sandbox.running(command, cwd=Path("/"), env={}, **options) as process:
         code = wait(process, PATIENCE)
     if code == 0 and not process.exceeded:
         return

@@ -65,18 +65,17 @@ def grade_exercise(
         options: how to grade.
         stop: set from elsewhere to end the run; it then raises Stopped.
     """
-    run = run_twice([exercise.test], exercise.points, folder, work, options, stop)
-    tests, problems, worth = run.tests, [run.problem], exercise.points
-    seconds, own_seconds = run.seconds, run.own_seconds
-    if names := private_tests(exercise, options):
-        run = run_twice(names, None, folder, work, options, stop)
-        tests = [*tests, *(test.model_copy(update={"private": True}) for test in run.tests)]
-        problems.append(run.problem and f"private tests: {run.problem}")
-        worth += sum(test.points for test in run.tests)
-        seconds, own_seconds = seconds + run.seconds, own_seconds + run.own_seconds
-    problem = " ".join(filter(None, problems))
+    runs = [run_twice([exercise.test], exercise.points, folder, work, options, stop)]
+    if private := private_tests(exercise, options):
+        runs.append(run_twice(private, None, folder, work, options, stop))
+    tests = [test for run in runs for test in run.tests]
     return ExerciseResult.of(
-        exercise, worth=worth, tests=tests, problem=problem, seconds=seconds, own_seconds=own_seconds
+        exercise,
+        worth=exercise.points + sum(test.points for test in tests if test.private),
+        tests=tests,
+        problem=" ".join(run.problem for run in runs if run.problem),
+        seconds=sum(run.seconds for run in runs),
+        own_seconds=sum(run.own_seconds for run in runs),
     )
 
 
@@ -112,10 +111,9 @@ def run_twice(
     if not again:
         return first
     second = run_tests(again, None, folder, work, options, stop)
-    better = {test.id: test for test in second.tests}
-    tests = [better.get(test.id, test) for test in first.tests]
+    tests = {test.id: test for test in [*first.tests, *second.tests]}
     seconds, own_seconds = first.seconds + second.seconds, first.own_seconds + second.own_seconds
-    return Run(tests, first.problem, seconds, own_seconds)
+    return Run(list(tests.values()), first.problem, seconds, own_seconds)
 
 
 def run_tests(
@@ -148,17 +146,13 @@ def run_tests(
     finally:
         os.close(source)
         remove(work)
-    tests = [_without_places(test, folder, work / "pytest", ROOT) for test in run.tests]
-    own_seconds = (recorded or {}).get("own_seconds", 0.0)
-    return Run(tests, run.problem, time.monotonic() - begun, own_seconds)
-
-
-def _without_places(test: TestResult, *places: Path) -> TestResult:
-    """Students know their files, not where these and those of the tests lay here: names stand for paths."""
-    said = {"message": test.message, "details": test.details}
-    for place in places:
-        said = {field: text.replace(f"{place}/", "").replace(str(place), ".") for field, text in said.items()}
-    return test.model_copy(update=said)
+    found = []
+    for test in run.tests:  # students know their files, not where these and those of the tests lay here
+        said = {"message": test.message, "details": test.details}
+        for here in (folder, work / "pytest", ROOT):
+            said = {field: text.replace(f"{here}/", "").replace(str(here), ".") for field, text in said.items()}
+        found.append(test.model_copy(update=said | {"private": place != ROOT}))
+    return Run(found, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
 
 
 def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:

@@ -46,11 +46,11 @@ def facts(path: Path) -> dict:
     """What an ONNX Runtime session says of a file."""
     examine(path)
     session = _session(path)
-    ends = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
-    found = {
-        key: [{"name": one.name, "type": one.type, "shape": one.shape} for one in end] for key, end in ends.items()
-    }
-    return found | {"metadata": session.get_modelmeta().custom_metadata_map}
+    inputs, outputs = (
+        [{"name": one.name, "type": one.type, "shape": one.shape} for one in ends]
+        for ends in (session.get_inputs(), session.get_outputs())
+    )
+    return {"inputs": inputs, "outputs": outputs, "metadata": session.get_modelmeta().custom_metadata_map}
 
 
 def answers(path: Path, wanted: list[str] | None, feeds: dict[str, np.ndarray]) -> list:

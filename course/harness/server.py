@@ -76,14 +76,9 @@ class Server:
 
     def last_words(self) -> str:
         """The last exception in the log, or else its end, as a sentence to end a failure message with."""
-        if excess := exceeded(self.process):
+        if excess := getattr(self.process, "exceeded", ""):
             return f" The service was ended: {excess}."
         log = self.log.read_text()
         if exceptions := re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE):
             return f" The service's log says: {exceptions[-1]}"
         return f" The end of the service's log:\n{tail(log)}"
-
-
-def exceeded(process: subprocess.Popen) -> str:
-    """Which limit a process was ended for, if any."""
-    return getattr(process, "exceeded", "")

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from course import ROOT
-from course.base import processes
 from course.base.files import tail
 from course.base.manifest import solution
 from course.base.processes import end, free_port, signal_name, wait
 from course.harness import visible, worker
-from course.harness.server import Log, Server, exceeded
+from course.harness.server import Log, Server
 from course.harness.verdicts import fail, short
 from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
@@ -171,22 +170,16 @@ class Submission:
         self, command: list[str], *, cwd: Path, env: dict[str, str] | None, log: Path, folders: Folders
     ) -> Iterator[subprocess.Popen]:
         """Run a command with its student code, isolated as this run of pytest wants it; see also folders()."""
-        environment = self.environment(env)
-        if self.trusted:
-            context = processes.running(command, cwd=cwd, env=environment, log=log)
-        else:
-            context = sandbox.running(command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits)
+        options = {"env": self.environment(env), "log": log, "folders": folders, "limits": self.limits}
         begun = time.monotonic()
         try:
-            with context as process:
+            with sandbox.running(command, cwd=cwd, how="none" if self.trusted else None, **options) as process:
                 yield process
         finally:
             if not self.trusted:
                 _PERIODS.append((begun, time.monotonic()))
 
-    def folders(
-        self, arguments: dict[str, Any], env: dict[str, str] | None = None, *, write: Iterable[Path] = ()
-    ) -> Folders:
+    def folders(self, arguments: dict, env: dict[str, str] | None = None, *, write: Iterable[Path] = ()) -> Folders:
         """What a process must see of this machine: see visible.folders()."""
         read = [path.parent for path in self._used]
         return visible.folders(self.folder, read, write, {**(env or {}), **arguments})
@@ -201,10 +194,10 @@ class Submission:
             if code is None:
                 self._endless = True
                 end(process, patience=1)
-                if not exceeded(process):
+                if not process.exceeded:
                     fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
-        if excess := exceeded(process):
-            fail(f"{name} was ended: {excess}.")
+        if process.exceeded:
+            fail(f"{name} was ended: {process.exceeded}.")
         if code == -signal.SIGXCPU:
             fail(f"{name} was ended: it used more than {self.limits.cpu} s of CPU time.")
         return Finished(code, Log(log).read_text())

@@ -114,6 +114,7 @@ def running(
     how = how or mode
     if how == "none":
         with processes.running(command, cwd=cwd, env=env, log=log) as process:
+            process.exceeded = ""
             yield process
         return
     folder = Path(tempfile.mkdtemp(prefix="sandbox-"))

@@ -73,12 +73,8 @@ def contained(
 
     Every path is the same in there. The marks that our processes carry are the container's labels.
 
-    Args:
-        command: what to run.
-        work: in there a temporary folder, gone with the container; but work/results is the real one.
-        cwd: where the command runs.
-        read: what else can be seen in there.
-        models: for COURSE_TEST_MODELS.
+    work: in there a temporary folder, gone with the container; but work/results is the real one.
+    read: what else can be seen in there. models: for COURSE_TEST_MODELS.
     """
     name = f"course-grade-{uuid.uuid4().hex[:12]}"
     run = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--name", name]

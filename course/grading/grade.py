@@ -48,20 +48,17 @@ class Plan:
 
 
 def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
-    """Grade what is planned and write all reports.
+    """Grade what is planned and write all reports; after Ctrl-C, what had ended by then is kept.
 
-    Raises:
-        Problem: another grader is at work in the same folder, or the isolation does not work here.
-        KeyboardInterrupt: Ctrl-C; what had ended by then is kept.
+    Raises Problem where another grader is at work in the same folder, or the isolation does not work here.
     """
     plan.output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(plan.output / ".lock", timeout=0), _temporary_folder(plan.output) as work:
             return _grade(plan, work, console)
     except Timeout:
-        raise Problem(
-            f"{plan.output} is in use by another `make grade`. Wait for it, or name another OUTPUT=."
-        ) from None
+        used = f"{plan.output} is in use by another `make grade`."
+        raise Problem(f"{used} Wait for it, or name another OUTPUT=.") from None
 
 
 @contextmanager

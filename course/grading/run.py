@@ -158,11 +158,8 @@ def run_tests(
 def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:
     """What a run came to. Only a run that ended as pytest ends, with results of all its tests, is one.
 
-    Args:
-        code: the exit code; None where it was ended after its time.
-        recorded: what its plugin wrote and signed, if it did.
-        worth: what the tests must sum up to, where that is known.
-        said: the end of its output.
+    code: the exit code; None where it was ended after its time.
+    recorded: what its plugin wrote and signed, if it did. said: the end of its output.
     """
     if code is None:
         return Run([], "The grader's run had not ended in time and was stopped.")

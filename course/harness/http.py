@@ -23,11 +23,7 @@ class Client(httpx.Client):
         self.most = self.left = most
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send a request and read the whole answer.
-
-        Raises:
-            httpx.TransportError: there is none, or it exceeds a bound.
-        """
+        """Send a request and read the whole answer; raises httpx.TransportError where it exceeds a bound."""
         if self.is_closed:
             raise httpx.ReadError("an earlier answer exceeded a bound", request=request)
         seconds, begun, answer = request.extensions["timeout"]["read"], time.monotonic(), None

@@ -27,13 +27,8 @@ from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
 from course.isolation.limits import LIMITS, Limits
 
-VARIABLES = {
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "BENTOML_DO_NOT_TRACK": "True",
-    "TERM": "dumb",
-    "COLUMNS": "200",
-}
+VARIABLES = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "BENTOML_DO_NOT_TRACK": "True"}
+VARIABLES |= {"TERM": "dumb", "COLUMNS": "200"}
 
 
 class Finished(NamedTuple):
@@ -123,11 +118,8 @@ class Submission:
         It has a free port of loopback and a BENTOML_HOME of its own, and is ended with the block. Fails the test
         if it ends before it is ready, or is not ready in time.
 
-        Args:
-            file: the one of its files that holds the service.
-            app: whether that is the ASGI application `app`, run in uvicorn, and not ImageClassifierService.
-            env: variables that it gets.
-            deadline: seconds; None for services that should not start, then it does not wait.
+        app: whether it is the ASGI application `app` of the file, run in uvicorn, and not ImageClassifierService.
+        deadline: seconds; None for services that should not start, then it does not wait.
         """
         path, folder, port = self.existing(file), self.new_folder("serve"), str(free_port())
         env = {"BENTOML_HOME": str(folder / "bentoml")} | (env or {})
@@ -137,9 +129,8 @@ class Submission:
             command, place = ["bentoml", "serve", f"{path.stem}:ImageClassifierService"], "--working-dir"
         options = [place, str(path.parent), "--host", "127.0.0.1", "--port", port]
         log, folders = self.new_folder("log") / "log", self.folders({}, env, write=[folder])
-        with self.running(
-            [sys.executable, "-m", *command, *options], cwd=folder, env=env, log=log, folders=folders
-        ) as process:
+        whole = [sys.executable, "-m", *command, *options]
+        with self.running(whole, cwd=folder, env=env, log=log, folders=folders) as process:
             server = Server(f"http://127.0.0.1:{port}", process, log)
             if deadline is not None:
                 server.wait_until_ready(" ".join(command), deadline)

@@ -44,7 +44,6 @@ class Plan:
     jobs: int
     output: Path
     fresh: bool = False  # take no result from an earlier run
-    single: bool = False
 
 
 def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
@@ -108,7 +107,7 @@ def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
                     isolation = plan.options.isolation
                     ended.append(SubmissionResult(name=name, slug=slug, exercises=exercises, isolation=isolation))
                     write_submission(ended[-1], plan.output)
-                    if not plan.single:
+                    if len(plan.submissions) > 1:
                         progress.console.print(f"{mark(ended[-1])} {escape(ended[-1].name)}: {points(ended[-1])}")
         except BaseException:  # Ctrl-C above all: end what is running, begin nothing new
             stop.set()

@@ -16,9 +16,9 @@ def mark(result: SubmissionResult) -> str:
     return "[green]✓[/]" if result.reached >= result.worth else "[red]✗[/]" if not result.reached else "[yellow]·[/]"
 
 
-def print_results(results: list[SubmissionResult], output: Path, console: Console, *, single: bool) -> None:
+def print_results(results: list[SubmissionResult], output: Path, console: Console) -> None:
     """Print the points, where the reports are, and what to do about exercises without a verdict."""
-    if single:
+    if len(results) == 1:
         console.print(_table(results[0]))
     console.print(f"Reports: {escape(str(output))}/index.html, class.csv, and a folder for each submission.")
     if warning := results[0].warning:

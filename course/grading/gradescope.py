@@ -21,7 +21,7 @@ from serving import Problem
 # What goes into the archive. Of the solutions, the one that exports the models which the tests serve;
 # setup.sh removes it once they are made.
 TREE = ["course", "serving", "data", "tests", "models/README.md", "solutions/ex01_export.py"]
-TREE += ["course.toml", "pyproject.toml", "requirements.txt", "requirements-serving.txt"]
+TREE += ["course.toml", "pyproject.toml", "requirements.lock"]
 TEMPLATES = ROOT / "course" / "grading" / "templates"
 
 

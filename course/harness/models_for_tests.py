@@ -12,7 +12,7 @@ from course import ROOT
 from course.base.processes import GraderFailure
 
 # What their content depends on.
-MADE_BY = ["requirements.txt", "solutions/ex01_export.py", "course/harness/models_for_tests.py"]
+MADE_BY = ["requirements.lock", "solutions/ex01_export.py", "course/harness/models_for_tests.py"]
 MADE_BY += ["course/given/files.py", "course/given/onnx_files.py", "course/given/weights.py"]
 
 

@@ -264,6 +264,16 @@ UNFINISHED = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r
 class Unfinished:
     """A request whose body never ends, sent while other tests run: to end one takes a service 30 s."""
 
+    @classmethod
+    @contextmanager
+    def during(cls, server: Server) -> Iterator[None]:
+        """Such a request during the block: server.unfinished."""
+        server.unfinished = cls(server)
+        try:
+            yield
+        finally:
+            server.unfinished.close()
+
     def __init__(self, server: Server) -> None:
         self.connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=45)
         self.connection.sendall(UNFINISHED)

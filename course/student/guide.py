@@ -34,8 +34,8 @@ Number = Annotated[
 def list_exercises() -> None:
     """List all exercises."""
     table = Table()
-    for column in ("no.", "exercise", "points", "what to fill in"):
-        table.add_column(column, overflow="fold")
+    for column in ("no.", "exercise", "time", "level", "points"):
+        table.add_column(column)
     part = ""
     for exercise in manifest.exercises():
         if exercise.part != part:
@@ -43,10 +43,12 @@ def list_exercises() -> None:
             table.add_section()
             table.add_row("", f"[bold]{escape(part)}[/]")
         points = f"{exercise.points}{' extra' if exercise.optional else ''}"
-        files = "\n".join(f"exercises/{file}" for file in exercise.files)
-        table.add_row(exercise.number, exercise.title, points, files)
+        title = f"[bold]{escape(exercise.title)}[/]" if exercise.core else escape(exercise.title)
+        table.add_row(exercise.number, title, f"{exercise.minutes} min", exercise.level, points)
     console.print(table)
-    console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
+    console.print(
+        "In bold: the core path. Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work."
+    )
 
 
 def show(exercise: Number = None) -> None:

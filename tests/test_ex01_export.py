@@ -54,6 +54,7 @@ def export(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
         if options not in done:
             folder = tmp_path_factory.mktemp("export")
             path = done[options] = folder / "models" / "resnet18.onnx"
+            path.parent.mkdir()
             arguments = ["--weights", "random", "--seed", SEED, *options, "--output", path]
             finished = submission.run(FILE, *arguments, env=watched(folder), writes=[folder])
             called = f"python {FILE} --weights random --seed {SEED} {' '.join(options)} --output {path.name}"

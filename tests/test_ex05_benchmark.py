@@ -248,7 +248,7 @@ def test_the_report_says_what_was_measured_and_how(report):
     for row in rows:
         own = [turn["seconds"][f"64x{row['batch']}"] for turn in turns if turn["runtime"] == row["runtime"]]
         shown = [float(row[f"{name}_ms"]) for name in ("lower_quartile", "median", "upper_quartile")]
-        assert np.allclose(shown, 1000 * np.percentile(np.concatenate(own), [25, 50, 75]))
+        assert np.allclose(shown, 1000 * np.percentile(np.concatenate(own), [25, 50, 75]), rtol=1e-3)
         if row["runtime"] == "onnxruntime dynamo":
             assert float(row["low"]) <= float(row["speedup"]) <= float(row["high"])
     pictures = ["latency_by_size.png", "throughput_by_batch.png"]

@@ -24,8 +24,9 @@ from typer import Option
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import labels, open_model, top5, weights
+from serving.model import MODEL_PATH, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -81,6 +82,7 @@ async def load(app: FastAPI) -> None:
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 # TODO 4: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
 # app.add_middleware(RequestLimits, max_bytes={...})
 

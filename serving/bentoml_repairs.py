@@ -25,11 +25,12 @@ from starlette.types import Receive, Scope, Send
 from serving import Problem
 from serving.connections import spread_connections
 from serving.repair import repair, warn_of_another_version
+from serving.tracking import send_nothing_elsewhere
 
 
 def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
-    repair_logs()
+    repair_every_service()
     batch_without_waiting()
     keep_socket_paths_short()
     if service.config.get("workers", 1) != 1:
@@ -49,8 +50,9 @@ def apply(service: "bentoml.Service") -> None:
     service.inner._before_the_workers = before_the_workers
 
 
-def repair_logs() -> None:
-    """Both repairs of the log, which every service needs."""
+def repair_every_service() -> None:
+    """The repairs that every service needs."""
+    send_nothing_elsewhere()
     log_client_errors_in_one_line()
     log_headers_of_any_bytes()
 

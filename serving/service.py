@@ -21,6 +21,7 @@ from serving import bentoml_repairs
 from serving.bentoml_repairs import all_ready as all_ready  # for exercise 14
 from serving.bentoml_repairs import reason as reason
 from serving.cores import cores
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
 from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, BadModel, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
@@ -79,6 +80,8 @@ def in_another_process(function: Callable[[], T]) -> T:
 class OneModel:
     """A service's model: checked before the start, opened once for each worker."""
 
+    model_name = MODEL_PATH.stem  # as the page at /demo shows it
+
     @bentoml.on_deployment
     def check_model() -> None:
         """Runs once, before any worker: a broken model ends the start here instead of worker after worker."""
@@ -120,6 +123,8 @@ class Classifier(OneModel):
 class TwoModels:
     """An entry service that asks `model_a` and `model_b`, services of its subclass: ready when both of them are."""
 
+    model_name = "resnet18 and resnet34"
+
     @bentoml.on_deployment
     def check_models() -> None:
         """Runs once, before any worker: without two models whose answers can be combined there is no start."""
@@ -143,4 +148,6 @@ def finish(service: "bentoml.Service") -> None:
 
         service.inner._refuse = bentoml.on_deployment(refuse)
     limits = {api.route: MAX_BYTES[api.route] for api in service.apis.values() if api.route in MAX_BYTES}
+    if "/classify" in limits:
+        service.add_asgi_middleware(DemoPage, model=service.inner.model_name)
     service.add_asgi_middleware(RequestLimits, max_bytes=limits)

@@ -92,7 +92,7 @@ def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must
         assert models == [f"{model}.onnx" for model in exercise.models]
         assert all(fnmatch(model, containers.pattern(service.models)) for model in models)
         code = [one for one in bentofile["include"] if not one.startswith("models/")]
-        assert code == ["serving/*.py", f"solutions/{service.module}.py"]
+        assert code == ["serving/*.py", "serving/demo.html", f"solutions/{service.module}.py"]
     assert stems == {path.stem for path in BENTOFILES}
     shared = {
         str({key: yaml.safe_load(path.read_text())[key] for key in ("python", "docker", "envs")}) for path in BENTOFILES

@@ -85,7 +85,10 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     models.need(other if model == "resnet18" else model for model in exercise.models)
     if exercise.app:
         console.print(f"[bold]python {folder / service} --port {port}[/]")
-        console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
+        console.print(
+            f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C"
+        )
+        console.print("In a second terminal:")
         console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
         become(str(folder / service), "--port", str(port))
     # Ctrl-C gives running requests 10 s to finish.
@@ -93,7 +96,8 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
     client = "make client" if port == 3000 else f"make client PORT={port}"
     console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
-    console.print(f"Swagger: http://localhost:{port}   In a second terminal: {client}   Stop: Ctrl-C")
+    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}")
+    console.print(f"In a second terminal: {client}   Stop: Ctrl-C")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     become("-m", "bentoml", "serve", *words)
 

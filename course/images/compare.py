@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -25,7 +26,7 @@ DEADLINE = 120  # seconds for a container to become ready
 class Build(NamedTuple):
     """Seconds of one build without cache."""
 
-    whole: float | None
+    whole: float
     download: float | None  # None where the log does not tell it apart
     install: float | None
 
@@ -37,15 +38,16 @@ class Start(NamedTuple):
     prediction: float
 
 
-class Measured(NamedTuple):
+@dataclass
+class Measured:
     """All about one image."""
 
     image: Image
-    base: int  # bytes
-    layers: list[docker.Layer]
     build: Build | None  # None: it was there already, or was built with the cache
-    starts: list[Start]
-    best: str  # the label that it answers for the photograph
+    base: int  # bytes of the base image
+    layers: list[docker.Layer]
+    starts: list[Start] = field(default_factory=list)
+    best: str = ""  # the label that it answers for the photograph
 
     @property
     def size(self) -> int:
@@ -78,27 +80,20 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
+    found = []
     with writable(output), whole_folder(output) as folder, Progress(console=console, transient=True) as bar:
         work = bar.add_task("", total=len(images) * (1 + rounds))
-        builds: dict[str, Build | None] = {}
         for image in images:
             bar.update(work, description=f"Building {image.tag} ...")
-            builds[image.tag] = build(image, folder, fresh)
+            built = build(image, folder, fresh)
+            found.append(Measured(image, built, docker.size(docker.base_image()), docker.layers(image.tag)))
             bar.advance(work)
-        starts: dict[str, list[Start]] = {image.tag: [] for image in images}
-        best: dict[str, str] = {}
-        for _ in range(rounds):
-            for image in images:  # in turn: what slows the machine for a while slows all of them
-                bar.update(work, description=f"Starting {image.tag} ...")
-                one, best[image.tag] = start(image)
-                starts[image.tag].append(one)
-                bar.advance(work)
-        base = docker.size(docker.base_image())
-        found = [
-            Measured(image, base, docker.layers(image.tag), builds[image.tag], starts[image.tag], best[image.tag])
-            for image in images
-        ]
-        if len(labels := set(best.values())) > 1:
+        for one in found * rounds:  # in turn: what slows the machine for a while slows all of them
+            bar.update(work, description=f"Starting {one.image.tag} ...")
+            begun, one.best = start(one.image)
+            one.starts.append(begun)
+            bar.advance(work)
+        if len(labels := {one.best for one in found}) > 1:
             raise Problem(f"The images do not hold the same model: they answer {', '.join(sorted(labels))}.")
         write(found, folder)
     show(found, console)
@@ -112,7 +107,9 @@ def build(image: Image, folder: Path, fresh: bool) -> Build | None:
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
         return None
-    seconds = image.build(not fresh, log)
+    begin = time.monotonic()
+    image.build(cache=not fresh, log=log)
+    seconds = time.monotonic() - begin
     if before and before != docker.inspect(image.tag)["Id"]:
         docker.remove(before)
     return Build(seconds, *told_apart(log)) if fresh else None

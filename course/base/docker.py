@@ -6,7 +6,6 @@ The commands themselves, with their own options: what the course shows and runs 
 import json
 import os
 import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -38,11 +37,7 @@ class Layer(NamedTuple):
 
 
 def docker(*words: str | Path, timeout: float = 60) -> str:
-    """What a docker command prints.
-
-    Raises:
-        Problem: it failed, or took too long; the message is Docker's own.
-    """
+    """What a docker command prints; raises a Problem with Docker's own message where it fails or takes too long."""
     command = ["docker", *map(str, words)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, errors="replace")
@@ -56,24 +51,20 @@ def docker(*words: str | Path, timeout: float = 60) -> str:
 
 
 def need_engine() -> None:
-    """Make sure that images can be built and run here.
-
-    Raises:
-        Problem: there is no client, no engine, no permission, or no BuildKit; the message says what to do.
-    """
-    if shutil.which("docker") is None:
-        raise Problem(f"There is no `docker` command. Install Docker, and start it: {INSTALL}")
+    """Raise a Problem where images cannot be built and run here: no client, no engine, no permission, no BuildKit."""
     try:
         client, _ = docker("version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=20).split()
     except Problem as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            raise
+        found, fix = (
+            "The Docker engine does not answer",
+            "Start Docker Desktop, or on Linux: sudo systemctl start docker",
+        )
         if "permission denied" in str(problem):
-            raise Problem(
-                "You are not allowed to use the Docker engine. "
-                "Join its group, and log in again: sudo usermod -aG docker $USER"
-            ) from problem
-        raise Problem(
-            "The Docker engine does not answer. Start Docker Desktop, or on Linux: sudo systemctl start docker"
-        ) from problem
+            found = "You are not allowed to use the Docker engine"
+            fix = "Join its group, and log in again: sudo usermod -aG docker $USER"
+        raise Problem(f"{found}. {fix}") from problem
     if int(client.partition(".")[0]) >= 23:  # older clients use the engine's own BuildKit
         try:
             docker("buildx", "version", timeout=20)
@@ -104,7 +95,7 @@ def build(
     Args:
         dockerfile: it may lie outside of the context.
         tag: what the image is called.
-        args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
+        args: build arguments, beside those of FROM_ENVIRONMENT.
         context: what COPY copies from.
         cache: whether to reuse layers of earlier builds.
         log: where the build's output goes; otherwise to log_of(tag).
@@ -169,10 +160,7 @@ def layers(tag: str) -> list[Layer]:
 
 
 def size(tag: str) -> int:
-    """Bytes of an image, unpacked.
-
-    From its layers: what `docker images` calls its size is, in newer engines, that of the packed layers.
-    """
+    """Bytes of an image, unpacked; what newer engines call its size is that of the packed layers."""
     return sum(layer.size for layer in layers(tag))
 
 
@@ -207,11 +195,7 @@ class Container:
         return self.state()["ExitCode"] if ended else None
 
     def wait_until_ready(self, path: str = "/readyz", deadline: float = 60) -> None:
-        """Wait for a 2xx from a path.
-
-        Raises:
-            Problem: the container ended, or did not answer so in time; with the end of its log.
-        """
+        """Wait for a 2xx from a path; raises a Problem, with the end of the log, where it ended or took too long."""
 
         def ready() -> bool:
             try:
@@ -241,9 +225,6 @@ def container(
         arguments: what stands after the image.
         port: the container's; it is reached under a free one of this machine, see Container.url.
         publish: False where it has no port of its own, such as with --network=host.
-
-    Raises:
-        Problem: it cannot be started.
     """
     name = f"course-{uuid.uuid4().hex[:12]}"
     published = ["--publish", f"127.0.0.1::{port}"] if publish else []

@@ -26,9 +26,9 @@ DEADLINE = 120  # seconds for a container to become ready
 class Build(NamedTuple):
     """Seconds of one build without cache."""
 
-    whole: float
-    download: float | None  # None where the log does not tell it apart
-    install: float | None
+    whole: float | None = None  # it was there already, or was built with the cache
+    download: float | None = None  # the log does not tell it apart
+    install: float | None = None
 
 
 class Start(NamedTuple):
@@ -43,7 +43,7 @@ class Measured:
     """All about one image."""
 
     image: Image
-    build: Build | None  # None: it was there already, or was built with the cache
+    build: Build
     base: int  # bytes of the base image
     layers: list[docker.Layer]
     starts: list[Start] = field(default_factory=list)
@@ -74,9 +74,6 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
         rounds: how often each is started, in turn.
         fresh: build them without cache first, and measure that; otherwise take the images that are there.
         console: for tables and progress.
-
-    Raises:
-        Problem: no engine, a build that failed, an image that does not answer.
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
@@ -101,18 +98,18 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     return found
 
 
-def build(image: Image, folder: Path, fresh: bool) -> Build | None:
+def build(image: Image, folder: Path, fresh: bool) -> Build:
     """Build an image without cache, in the place of the one that was there; or only make sure that it is there."""
     log = folder / docker.log_of(image.tag).name
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
-        return None
+        return Build()
     begin = time.monotonic()
     image.build(cache=not fresh, log=log)
     seconds = time.monotonic() - begin
     if before and before != docker.inspect(image.tag)["Id"]:
         docker.remove(before)
-    return Build(seconds, *told_apart(log)) if fresh else None
+    return Build(seconds, *told_apart(log)) if fresh else Build()
 
 
 def told_apart(log: Path) -> tuple[float | None, float | None]:
@@ -148,7 +145,6 @@ def rows(found: list[Measured]) -> list[dict]:
     made = []
     for one in found:
         compared_with = first.setdefault(one.image.group, one)
-        build = one.build or Build(None, None, None)
         row = {
             "image": one.image.tag,
             "group": one.image.group,
@@ -156,12 +152,12 @@ def rows(found: list[Measured]) -> list[dict]:
             "above_base": (one.size - one.base) / 1e6,
             "times_first": one.size / compared_with.size,
             "times_first_above_base": (one.size - one.base) / (compared_with.size - compared_with.base),
-            "build_s": build.whole,
-            "download_s": build.download,
-            "install_s": build.install,
+            "build_s": one.build.whole,
+            "download_s": one.build.download,
+            "install_s": one.build.install,
         }
         for what, seconds in zip(Start._fields, zip(*one.starts, strict=True), strict=True):
-            row |= {f"{what}_{how}": of(seconds) for how, of in {"median": median, "least": min, "most": max}.items()}
+            row |= {f"{what}_median": median(seconds), f"{what}_least": min(seconds), f"{what}_most": max(seconds)}
         made.append(row)
     return made
 
@@ -175,11 +171,11 @@ def show(found: list[Measured], console: Console) -> None:
         if row["group"] != group:
             group = row["group"]
             table.add_section()
-        build, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build or [None] * 3)
+        whole, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build)
         sizes = [f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}"]
         starts = [spread(seconds, 2) for seconds in zip(*one.starts, strict=True)]
-        parts = ", ".join(parts) if one.build else "-"
-        table.add_row(row["image"].removeprefix("course/"), *sizes, build, parts, *starts)
+        parts = "-" if whole == "-" else ", ".join(parts)
+        table.add_row(row["image"].removeprefix("course/"), *sizes, whole, parts, *starts)
     console.print(table)
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
@@ -202,26 +198,15 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    layers = [(one.image.tag, layer) for one in found for layer in one.layers]
-    reports.write_csv(
-        folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
-    )
-    engine = docker.docker("version", "--format", "{{.Server.Version}}")
-    measurements = {
-        "machine": reports.machine({"docker": engine}),
-        "base": {"bytes": found[0].base},
-        "images": [
-            {
-                "image": one.image.tag,
-                "id": docker.inspect(one.image.tag)["Id"],
-                "build": one.build._asdict() if one.build else None,
-                "starts": [start._asdict() for start in one.starts],
-                "best": one.best,
-            }
-            for one in found
-        ],
-    }
-    reports.write(folder, rows(found), measurements)
+    layers, images = [], []
+    for one in found:
+        tag, starts = one.image.tag, [start._asdict() for start in one.starts]
+        layers += [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for layer in one.layers]
+        made = {"image": tag, "id": docker.inspect(tag)["Id"], "build": one.build._asdict()}
+        images.append(made | {"starts": starts, "best": one.best})
+    reports.write_csv(folder / "layers.csv", layers)
+    machine = reports.machine({"docker": docker.docker("version", "--format", "{{.Server.Version}}")})
+    reports.write(folder, rows(found), {"machine": machine, "base": {"bytes": found[0].base}, "images": images})
     plot(found, folder / "images.png")
 
 

@@ -56,11 +56,7 @@ def load() -> dict[str, Entry]:
 
 @contextmanager
 def changing() -> Iterator[dict[str, Entry]]:
-    """The entries, saved at the end of the block.
-
-    Raises:
-        Problem: they cannot be saved.
-    """
+    """The entries, saved at the end of the block; raises Problem where they cannot be."""
     try:
         FOLDER.mkdir(exist_ok=True)
         with FileLock(FOLDER / "lock", timeout=10):

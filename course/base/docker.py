@@ -57,14 +57,11 @@ def need_engine() -> None:
     except Problem as problem:
         if isinstance(problem.__cause__, FileNotFoundError):
             raise
-        found, fix = (
-            "The Docker engine does not answer",
-            "Start Docker Desktop, or on Linux: sudo systemctl start docker",
-        )
         if "permission denied" in str(problem):
-            found = "You are not allowed to use the Docker engine"
             fix = "Join its group, and log in again: sudo usermod -aG docker $USER"
-        raise Problem(f"{found}. {fix}") from problem
+            raise Problem(f"You are not allowed to use the Docker engine. {fix}") from problem
+        fix = "Start Docker Desktop, or on Linux: sudo systemctl start docker"
+        raise Problem(f"The Docker engine does not answer. {fix}") from problem
     if int(client.partition(".")[0]) >= 23:  # older clients use the engine's own BuildKit
         try:
             docker("buildx", "version", timeout=20)
@@ -90,19 +87,10 @@ def build(
     log: Path | None = None,
     timeout: float = 3600,
 ) -> None:
-    """Build an image with BuildKit.
+    """Build an image with BuildKit; its output goes to `log`, or else to log_of(tag).
 
-    Args:
-        dockerfile: it may lie outside of the context.
-        tag: what the image is called.
-        args: build arguments, beside those of FROM_ENVIRONMENT.
-        context: what COPY copies from.
-        cache: whether to reuse layers of earlier builds.
-        log: where the build's output goes; otherwise to log_of(tag).
-        timeout: seconds.
-
-    Raises:
-        Problem: it failed; the message holds the end of the log and where it is.
+    args: build arguments, beside those of FROM_ENVIRONMENT. cache: whether to reuse layers of earlier builds.
+    Raises Problem, with the end of the log, where it fails or takes longer than timeout seconds.
     """
     if not dockerfile.is_file():
         raise Problem(f"There is no {dockerfile}.")
@@ -219,12 +207,8 @@ def container(
 ) -> Iterator[Container]:
     """Run an image in the background; at the end of the block, however it ends, the container is removed.
 
-    Args:
-        image: its tag.
-        options: of `docker run`, such as "--memory=512m".
-        arguments: what stands after the image.
-        port: the container's; it is reached under a free one of this machine, see Container.url.
-        publish: False where it has no port of its own, such as with --network=host.
+    options: of `docker run`, such as "--memory=512m"; arguments: what stands after the image; port: the container's,
+    which Container.url reaches, unless publish is False: with --network=host it has none of its own.
     """
     name = f"course-{uuid.uuid4().hex[:12]}"
     published = ["--publish", f"127.0.0.1::{port}"] if publish else []

@@ -99,15 +99,7 @@ def job(name: str, module: str, task: dict, *arguments: str | Path, limit: float
     """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
     Gives the folder, with all that the process has written there; it is removed with the block.
 
-    Args:
-        name: what failed, if it fails.
-        module: the module to run.
-        task: what it has to do; anything that JSON can hold.
-        arguments: what follows the folder on the command line.
-        limit: seconds.
-
-    Raises:
-        Problem: it failed, or took longer than the limit; the message ends with its last error.
+    Raises Problem where it fails or takes longer than `limit` seconds: what failed (`name`), and its last error.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

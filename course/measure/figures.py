@@ -4,7 +4,6 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import bentoml
 import numpy as np
@@ -21,14 +20,7 @@ from serving.model import MODEL_PATH, open_model, weights
 
 ROUNDS = 7
 REQUESTS = 20
-
-
-class Start(NamedTuple):
-    """One start of a service."""
-
-    seconds_to_ready: float
-    megabytes_at_ready: float
-    megabytes_after_requests: float
+STARTS = ("from `bentoml serve` to ready (s)", "memory at ready (MB)", f"memory after {REQUESTS} requests (MB)")
 
 
 def print_figures() -> None:
@@ -39,7 +31,7 @@ def print_figures() -> None:
         "plainest service": (ROOT / "course" / "measure", "plain_service.py"),
         "exercise 10": (ROOT / "solutions", "ex10_service.py"),
     }
-    starts: dict[str, list[Start]] = {name: [] for name in services}
+    starts: dict[str, list[list[float]]] = {name: [] for name in services}
     for _ in track(range(ROUNDS), "Starting each service in turn ...", console=console, transient=True):
         for name, (folder, file) in services.items():
             with tempfile.TemporaryDirectory() as scratch:
@@ -70,7 +62,8 @@ def _print_agreement(console: Console) -> None:
     )
 
 
-def _start(submission: Submission, file: str) -> Start:
+def _start(submission: Submission, file: str) -> list[float]:
+    """The figures of one start, as STARTS names them."""
     begin = time.perf_counter()
     with submission.starting(file) as server:
         wait_until(server.is_ready, server)
@@ -81,13 +74,12 @@ def _start(submission: Submission, file: str) -> Start:
         with bentoml.SyncHTTPClient(server.url) as client:
             for _ in range(REQUESTS):
                 client.predict(image=np.zeros((1, 3, 224, 224), dtype=np.float32))
-        return Start(seconds, at_ready, used(worker)[1])
+        return [seconds, at_ready, used(worker)[1]]
 
 
-def _print_starts(console: Console, starts: dict[str, list[Start]]) -> None:
+def _print_starts(console: Console, starts: dict[str, list[list[float]]]) -> None:
     table = reports.table("Start-up and memory of a worker", "", *starts, "ratio of the medians")
-    labels = ("from `bentoml serve` to ready (s)", "memory at ready (MB)", f"memory after {REQUESTS} requests (MB)")
-    for field, label in enumerate(labels):
+    for field, label in enumerate(STARTS):
         plain, ours = ([start[field] for start in each] for each in starts.values())
         digits = 0 if field else 2
         cells = [reports.spread(column, digits, " ") for column in (plain, ours)]

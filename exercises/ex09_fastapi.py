@@ -154,8 +154,8 @@ async def say_what_was_expected(_: Request, error: RequestValidationError) -> JS
 
 def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> None:
     """Serve the application until Ctrl-C."""
-    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections
-    # (limit_concurrency), and how long Ctrl-C waits for requests in progress (timeout_graceful_shutdown).
+    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections to 256
+    # (limit_concurrency), and how long Ctrl-C waits for requests in progress to 5 s (timeout_graceful_shutdown).
     raise NotImplementedError("Serve the application.")
 
 

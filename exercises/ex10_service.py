@@ -27,7 +27,7 @@ ImageFile = Annotated[bytes, ContentType("image/*")]
 repair_every_service()
 
 
-@bentoml.service  # TODO 2: limit the time of a request and how many may wait: traffic={...}
+@bentoml.service  # TODO 2: limit a request to 30 s, and how many may wait to 256: traffic={...}
 class ImageClassifierService:
     """Classifies images with resnet18, exported to ONNX, on ONNX Runtime."""
 

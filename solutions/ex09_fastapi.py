@@ -166,8 +166,8 @@ def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> 
     """Serve the application until Ctrl-C."""
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or use --port {port + 1}.")
-    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 10 s to end.
-    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=10)
+    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 5 s to end.
+    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

@@ -83,22 +83,18 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     other = os.environ.get("MODEL") or "resnet18"
     models.need(other if model == "resnet18" else model for model in exercise.models)
     if exercise.app:
-        console.print(f"[bold]python {folder / service} --port {port}[/]")
-        console.print(
-            f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C"
-        )
-        console.print("In a second terminal:")
-        console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
-        become(str(folder / service), "--port", str(port))
-    # Ctrl-C gives running requests 10 s to finish.
-    words = [f"{Path(service).stem}:ImageClassifierService", "--port", str(port)]
-    words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
-    client = "make client" if port == 3000 else f"make client PORT={port}"
-    console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
-    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}")
-    console.print(f"In a second terminal: {client}   Stop: Ctrl-C")
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    become("-m", "bentoml", "serve", *words)
+        words = [str(folder / service), "--port", str(port)]
+        shown, client = ["python", *words], f"curl --data-binary @data/cat.png http://localhost:{port}/classify"
+    else:
+        # Ctrl-C gives running requests 10 s to finish.
+        words = ["-m", "bentoml", "serve", f"{exercise.module}:ImageClassifierService", "--port", str(port)]
+        words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
+        shown, client = words[1:], "make client" if port == 3000 else f"make client PORT={port}"
+        os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    console.print(f"[bold]{' '.join(shown)}[/]")
+    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C")
+    console.print(f"In a second terminal: {client}")
+    become(*words)
 
 
 def images_in(text: str) -> list[Path]:

@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 READY = VENV / ".ready"
-REQUIREMENTS = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
 MODEL = ROOT / "models" / "resnet18.onnx"
 
 LONGEST_TMPDIR = 60  # BentoML adds 42 characters for a socket; a path of 103 is too long for it (Linux: 108)
@@ -96,7 +95,8 @@ def check_packages(options):
     code, found, error = run(PYTHON, "-I", "-c", PACKAGES)
     if code not in (0, 3):  # 3: all but the course itself
         return WRONG, f"cannot be listed: {error}", SETUP_AGAIN
-    installed, wanted = pinned(found), pinned("\n".join(file.read_text() for file in REQUIREMENTS))
+    files = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
+    installed, wanted = pinned(found), pinned("\n".join(file.read_text() for file in files))
     if "onnxruntime-gpu" in installed:  # of any version, in the place of the build for CPUs
         installed["onnxruntime"] = wanted["onnxruntime"]
     bad = []

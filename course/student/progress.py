@@ -61,8 +61,7 @@ def changing() -> Iterator[dict[str, Entry]]:
         FOLDER.mkdir(exist_ok=True)
         with FileLock(FOLDER / "lock", timeout=10):
             _set_aside_if_broken()
-            entries = load()
-            yield entries
+            yield (entries := load())
             write_whole(FILE, ENTRIES.dump_json(entries, indent=2) + b"\n")
     except OSError as error:  # a full disk, a read-only folder, another process that holds the lock
         raise Problem(f"Your progress cannot be saved in {FILE.relative_to(ROOT)}: {error}.") from error

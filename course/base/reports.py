@@ -4,6 +4,7 @@ import csv
 import json
 import platform
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -39,11 +40,13 @@ def cpu_model() -> str:
     return named[1] if named else platform.processor() or platform.machine()
 
 
-def table(title: str, *columns: str, words: int = 1) -> Table:
-    """An empty table with these columns; the first `words` hold words, the others numbers."""
+def table(title: str, *columns: str, rows: Iterable[Iterable[str]] = (), words: int = 1) -> Table:
+    """A table with these columns and rows; the first `words` columns hold words, the others numbers."""
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place < words else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
     return made
 
 

@@ -101,9 +101,9 @@ def moved(store: Store, newer: str, older: str, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, store: Store, newer: str):
+def server(submission: Submission, store: Store, newer: str, small_models_dir: Path):
     """Serves the latest version, since MODEL_TAG is not set."""
-    with submission.serve(SERVICE, env=store.env) as running:
+    with submission.serve(SERVICE, env=store.env | {"MODELS_DIR": str(small_models_dir)}) as running:
         yield running
 
 
@@ -192,18 +192,18 @@ shutil.copytree = copytree
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize(("command", "how"), [("save", "killed"), ("save", "interrupted"), ("import", "killed")])
 def test_an_interrupted_command_leaves_nothing_half_written(
-    submission, store, newer, moved, small_models_dir, tmp_path, command, how
+    submission, store, older, moved, small_models_dir, tmp_path, command, how
 ):
     """While BentoML copies, the process ends as by SIGKILL, or gets Ctrl-C."""
     ending = {"killed": "os._exit(137)", "interrupted": "raise KeyboardInterrupt"}[how]
     (tmp_path / "sitecustomize.py").write_text(CUT_SHORT.format(ending=ending))
+    own, file = Store(submission, tmp_path / "home", of=store), small_models_dir / "resnet18.onnx"
     if command == "import":  # on another machine, which has one of the versions
-        store = Store(submission, tmp_path / "other", of=store)
-        shutil.rmtree(next(one.parent for one in store.versions() if one.parent.name not in newer))
-    before = store.versions()
-    file = moved if command == "import" else small_models_dir / "resnet18.onnx"
-    finished = store.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
-    after = store.run("list")
+        file = moved
+        shutil.rmtree(own.home / "models" / "resnet18" / older.partition(":")[2])
+    before = own.versions()
+    finished = own.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    after = own.run("list")
     expect(
         finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before)),
         called=f"`list` after `{command}` was {how} while BentoML copied the version into the store",

@@ -12,6 +12,7 @@ from course import ROOT
 from course.harness import models_for_tests
 from course.harness.server import Server
 from course.harness.submission import Submission
+from course.harness.verdicts import fail
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,23 @@ def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
     """tests/reference.py: what PyTorch and torchvision answer. In a process of its own: importing torch takes seconds."""
     return Submission(ROOT / "tests", tmp_path_factory.mktemp("reference"), trusted=True)
+
+
+@pytest.fixture(scope="module")
+def drive(request: pytest.FixtureRequest, submission: Submission, tmp_path_factory: pytest.TempPathFactory):
+    """Call a function of driving.py, or of the test file's DRIVER, on the path of the student's FILE."""
+    folder = tmp_path_factory.mktemp("driver")
+    code = (ROOT / "tests" / "driving.py").read_text() + getattr(request.module, "DRIVER", "")
+    (folder / "driver.py").write_text(code)
+    driver, file = Submission(folder, folder / "scratch"), request.module.FILE
+
+    def call(function: str, **arguments):
+        try:
+            return driver.call("driver.py", function, path=submission.existing(file), **arguments)
+        except pytest.fail.Exception as failure:  # a student has no driver.py: try_measure() is about measure()
+            fail(str(failure).replace("driver.py: try_", f"{file}: "))
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Files read and written: what several exercises need, and none is about."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from course.base.files import whole_folder
@@ -25,6 +27,22 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # ONNX Runtime alone has a dozen exceptions of its own for a broken file
         reason = str(error).partition("\n")[0]
         raise Problem(f"{path} cannot be loaded: {reason}") from error
+
+
+def labels_of(metadata: dict[str, str], logits: np.ndarray) -> list[str]:
+    """The labels in a model's metadata (`labels`, a JSON list), one for each of its logits of one image.
+
+    Raises:
+        ValueError: there are none, they are no JSON list of strings, or not as many as logits.
+    """
+    found = None
+    with suppress(ValueError):
+        found = json.loads(metadata.get("labels", ""))
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise ValueError("its metadata holds no JSON list of labels")
+    if np.shape(logits) != (1, len(found)):
+        raise ValueError(f"its metadata holds {len(found)} labels, but its output has the shape {np.shape(logits)}")
+    return found
 
 
 def read_image(path: Path) -> Image.Image:

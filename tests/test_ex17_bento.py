@@ -200,13 +200,9 @@ def assert_replaces_a_dead_worker(image: str, labels: list[str], what: str) -> N
         give_up = time.monotonic() + 20
         while (now := worker_or_none(container, "ModelA")) in (None, before) and time.monotonic() < give_up:
             time.sleep(0.1)
-        expect(
-            now not in (None, before),
-            called=called,
-            got=f"no other within 20 s; the container is {container.state()['Status']}. {container.last_words(3)}",
-            expected="another in its place",
-            hint="restart_dead_workers_quickly() under @bentoml.on_deployment; no BENTOML_CONTAINERIZED in the image",
-        )
+        got = f"no other within 20 s; the container is {container.state()['Status']}. {container.last_words(3)}"
+        hint = "restart_dead_workers_quickly() under @bentoml.on_deployment; no BENTOML_CONTAINERIZED in the image"
+        expect(now not in (None, before), called=called, got=got, expected="another in its place", hint=hint)
         container.wait_until_ready(deadline=60)
         assert_classifies(container, labels, f"POST /classify after {called}")
 
@@ -274,13 +270,10 @@ def test_the_image_by_hand_holds_what_runs_and_nothing_of_what_built_it(built):
 @pytest.mark.points(1)
 def test_the_image_by_hand_is_at_most_half_of_bentomls(built):
     by_hand, by_bentoml = docker.size(built.by_hand(ONE)), docker.size(built.by_bentoml(ONE))
-    expect(
-        by_hand <= 0.5 * by_bentoml,
-        called="docker history, summed up, of both images of exercise 10",
-        got=f"{by_hand / 1e6:.0f} MB by hand, {by_bentoml / 1e6:.0f} by BentoML",
-        expected="at most half",
-        hint="two stages; --no-cache-dir; no `apt-get install build-essential`",
-    )
+    called = "docker history, summed up, of both images of exercise 10"
+    got = f"{by_hand / 1e6:.0f} MB by hand, {by_bentoml / 1e6:.0f} by BentoML"
+    hint = "two stages; --no-cache-dir; no `apt-get install build-essential`"
+    expect(by_hand <= 0.5 * by_bentoml, called=called, got=got, expected="at most half", hint=hint)
 
 
 @pytest.mark.points(0.5)
@@ -293,13 +286,10 @@ def test_a_change_of_the_service_repeats_little(built):
     changed = built.by_hand(ONE, "changed")
     history = docker.docker("history", "--human=false", "--format", "{{.CreatedAt}} {{.Size}}", changed)
     again = sum(int(size) for created, size in map(str.split, history.splitlines()) if created >= begun)
-    expect(
-        again < 50e6,
-        called="docker build, after one line in serving/ has changed",
-        got=f"{again / 1e6:.0f} MB of new layers",
-        expected="less than 50 MB: no package is installed or copied again",
-        hint="first /opt/venv, then the model, then serving/, then the service's file",
-    )
+    called = "docker build, after one line in serving/ has changed"
+    expected = "less than 50 MB: no package is installed or copied again"
+    hint = "first /opt/venv, then the model, then serving/, then the service's file"
+    expect(again < 50e6, called=called, got=f"{again / 1e6:.0f} MB of new layers", expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.5)
@@ -307,13 +297,10 @@ def test_labels_and_variables_say_what_the_image_is(built):
     assert_labels(built.by_hand(ONE), "image by hand", "version")
     config = docker.inspect(built.by_hand(ONE))["Config"]
     ports, missing = list(config.get("ExposedPorts") or {}), QUIET - set(config["Env"])
-    expect(
-        ports == ["3000/tcp"] and not missing,
-        called="docker inspect: ExposedPorts and Env of the image by hand",
-        got=f"{ports}; not in Env: {missing or 'nothing'}",
-        expected=f"3000/tcp; {', '.join(sorted(QUIET))}",
-        hint="EXPOSE 3000; ENV BENTOML_DO_NOT_TRACK=True ORT_DISABLE_TELEMETRY=1",
-    )
+    called = "docker inspect: ExposedPorts and Env of the image by hand"
+    got, expected = f"{ports}; not in Env: {missing or 'nothing'}", f"3000/tcp; {', '.join(sorted(QUIET))}"
+    hint = "EXPOSE 3000; ENV BENTOML_DO_NOT_TRACK=True ORT_DISABLE_TELEMETRY=1"
+    expect(ports == ["3000/tcp"] and not missing, called=called, got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(1)
@@ -330,13 +317,11 @@ def test_what_a_user_can_get_wrong_ends_with_one_sentence(built):
         for sentence, options in cases.items():
             with container(built.by_hand(ONE), *options, publish=False) as running:
                 code, said = running.wait(60), running.logs()
-            expect(
-                code not in (0, None) and sentence in said and "Traceback" not in said and len(said) < 500,
-                called=f"docker run {' '.join(options)}, the image by hand",
-                got=f"exit code {code}: {said[-400:]}",
-                expected=f"an exit code other than 0, and one sentence with {sentence!r}",
-                hint='ENTRYPOINT ["python", "-m", "serving.container", "serve"]; BENTOML_HOME is in /tmp',
-            )
+            called = f"docker run {' '.join(options)}, the image by hand"
+            expected = f"an exit code other than 0, and one sentence with {sentence!r}"
+            hint = 'ENTRYPOINT ["python", "-m", "serving.container", "serve"]; BENTOML_HOME is in /tmp'
+            right = code not in (0, None) and sentence in said and "Traceback" not in said and len(said) < 500
+            expect(right, called=called, got=f"exit code {code}: {said[-400:]}", expected=expected, hint=hint)
 
 
 @pytest.mark.points(1)
@@ -363,13 +348,10 @@ def test_a_container_that_is_starting_stops_when_it_is_told_to(built):
 def assert_stops(container: docker.Container, when: str, codes: tuple[int, ...]) -> None:
     docker.docker("stop", "--time=30", container.name)
     code = container.wait(1)
-    expect(
-        code in codes,
-        called=f"docker stop --time=30, {when}",
-        got=f"exit code {code}",
-        expected=f"{codes[0]}: SIGTERM reached the server, which ended by itself (137: it was killed)",
-        hint='ENTRYPOINT ["python", ...] is a list: with a string, process 1 is a shell that passes nothing on',
-    )
+    called = f"docker stop --time=30, {when}"
+    expected = f"{codes[0]}: SIGTERM reached the server, which ended by itself (137: it was killed)"
+    hint = 'ENTRYPOINT ["python", ...] is a list: with a string, process 1 is a shell that passes nothing on'
+    expect(code in codes, called=called, got=f"exit code {code}", expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.5)

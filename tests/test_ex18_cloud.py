@@ -324,13 +324,10 @@ def test_a_dry_run_prints_the_commands_and_runs_none(submission, written, tmp_pa
     lines = [shlex.split(line) for line in done.output.splitlines() if line.strip()]
     version = lines[0][-1].rpartition(":")[2] if lines and lines[0] else ""
     wanted = submission.call(FILE, "commands", **PLACE, service=TWO, version=version)
-    expect(
-        done.code == 0 and lines == wanted and not stage.told,
-        called="python ex18_cloud.py --project=my-project ... --ex=16 --dry-run",
-        got=f"exit code {done.code}, {stage.told} was run: {done.output[:300]}",
-        expected="the commands, one a line, and nothing run",
-        hint="shlex.join(command)",
-    )
+    called, hint = "python ex18_cloud.py --project=my-project ... --ex=16 --dry-run", "shlex.join(command)"
+    got = f"exit code {done.code}, {stage.told} was run: {done.output[:300]}"
+    expected = "the commands, one a line, and nothing run"
+    expect(done.code == 0 and lines == wanted and not stage.told, called=called, got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(1)
@@ -348,13 +345,11 @@ def test_says_what_is_missing_before_it_runs_anything(submission, written, tmp_p
     for sentence, (stage, words) in cases.items():
         done = stage.deploy(submission, *words)
         changed = [one for one in stage.told if one[1:3] != ["auth", "list"]]
-        expect(
-            done.code == 1 and sentence in done.output and done.output.count("\n") == 1 and not changed,
-            called=f"python ex18_cloud.py {' '.join(words)}",
-            got=f"exit code {done.code}, {changed} was run: {done.output[-300:]}",
-            expected=f"exit code 1 and one sentence with {sentence!r}, and nothing run",
-            hint="main() does this; commands() runs nothing",
-        )
+        called = f"python ex18_cloud.py {' '.join(words)}"
+        got = f"exit code {done.code}, {changed} was run: {done.output[-300:]}"
+        expected = f"exit code 1 and one sentence with {sentence!r}, and nothing run"
+        right = done.code == 1 and sentence in done.output and done.output.count("\n") == 1 and not changed
+        expect(right, called=called, got=got, expected=expected, hint="main() does this; commands() runs nothing")
 
 
 @pytest.fixture(scope="module")
@@ -450,13 +445,10 @@ def test_is_ready_in_time_and_writes_one_line_to_standard_output_for_each_reques
         InContainer(container).request("POST", "/classify", content=photograph.read_bytes())
     wait_until(lambda: lines() >= before + 3, seconds=10)
     got = lines() - before
-    expect(
-        got == 3,
-        called="POST /classify three times; docker logs, standard output alone",
-        got=f"{got} lines about it",
-        expected="3: Cloud Run keeps standard output, one entry for each line",
-        hint="BentoML's access log; PYTHONUNBUFFERED=1",
-    )
+    called = "POST /classify three times; docker logs, standard output alone"
+    expected = "3: Cloud Run keeps standard output, one entry for each line"
+    hint = "BentoML's access log; PYTHONUNBUFFERED=1"
+    expect(got == 3, called=called, got=f"{got} lines about it", expected=expected, hint=hint)
 
 
 @EACH

@@ -9,11 +9,7 @@ BEGIN, END = "<!-- exercises: made by `make manifest` from course.toml -->", "<!
 
 
 def table(link: str) -> str:
-    """All exercises in Markdown: a table for each part, exercises of the core path in bold.
-
-    Args:
-        link: what comes before the name of an exercise's page, such as "docs/".
-    """
+    """All exercises in Markdown, a table for each part, the core path in bold; link: what comes before a page's name."""
     lines = []
     for part, found in groupby(manifest.exercises(), lambda one: one.part):
         lines += ["", f"**{part}**", ""] if lines else [f"**{part}**", ""]

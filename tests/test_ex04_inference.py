@@ -143,9 +143,17 @@ def are_pairs(got: object) -> bool:
     )
 
 
-# Python imports a module of this name when it starts.
+# Python imports a module of this name when it starts. It counts sessions, and lets nobody import PyTorch.
 SITECUSTOMIZE = """
+import sys
 import onnxruntime
+
+class NoPyTorch:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"{{name}} is imported, but ONNX Runtime, Pillow and NumPy are enough")
+
+sys.meta_path.insert(0, NoPyTorch())
 
 def counted(*arguments, original=onnxruntime.InferenceSession.__init__, **options):
     with open({note!r}, "a") as file:

@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -41,11 +42,13 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def table(title: str, *columns: str, words: int = 1) -> Table:
-    """An empty table with these columns; the first `words` hold words, the others numbers."""
+def table(title: str, *columns: str, rows: Iterable[Iterable[str]] = (), words: int = 1) -> Table:
+    """A table with these columns and rows; the first `words` columns hold words, the others numbers."""
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place < words else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
     return made
 
 

@@ -27,7 +27,7 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("models") / "renamed.onnx", input_name="pixels", output_name="scores")
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(1)
 def test_finds_the_names_of_input_and_output(submission, renamed):
     got = submission.call(FILE, "input_and_output", model_path=renamed)
     called = "input_and_output('renamed.onnx'), a model whose input is 'pixels' and whose output is 'scores'"
@@ -110,7 +110,7 @@ def test_softmax_survives_large_logits(submission):
     expect_close(got, reference_softmax(logits), 1e-6, called=called, hint=hint)
 
 
-@pytest.mark.points(0.75)
+@pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classifies(submission, renamed, image):
     got = submission.call(FILE, "classify", model_path=renamed, image_path=image)

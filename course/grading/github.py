@@ -45,7 +45,7 @@ def as_classroom(result: SubmissionResult) -> str:
         {
             "name": f"{exercise.number} {exercise.title}",
             "status": "error" if exercise.problem else "pass" if exercise.reached >= exercise.worth else "fail",
-            "message": exercise.told or f"{points(exercise)} points",
+            "message": f"{exercise.told or f'{points(exercise)} points'} {result.warning}".strip(),
             "score": exercise.reached,
             "max_score": 0 if exercise.optional else exercise.worth,
             "test_code": "",

@@ -24,8 +24,9 @@ from typer import Option
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import labels, open_model, top5, weights
+from serving.model import MODEL_PATH, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -81,6 +82,7 @@ async def load(app: FastAPI) -> None:
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 # TODO 4: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
 # app.add_middleware(RequestLimits, max_bytes={...})
 
@@ -152,8 +154,8 @@ async def say_what_was_expected(_: Request, error: RequestValidationError) -> JS
 
 def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> None:
     """Serve the application until Ctrl-C."""
-    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections
-    # (limit_concurrency), and how long Ctrl-C waits for requests in progress (timeout_graceful_shutdown).
+    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections to 256
+    # (limit_concurrency), and how long Ctrl-C waits for requests in progress to 5 s (timeout_graceful_shutdown).
     raise NotImplementedError("Serve the application.")
 
 

@@ -39,7 +39,7 @@ def main(
     images: Annotated[list[Path], Argument(help="Image files.")],
     url: Annotated[str, Option(help="Where the service listens.")] = "http://localhost:3000",
 ) -> None:
-    """Classify image files with a running service and print a table."""
+    """Classify image files with a running service and print a table; exit code 1 if one is refused or nothing listens."""
     files = [(image.name, read(image)) for image in images]
     with talking_to(url, "make serve"):
         show_answers(ask(url, files))

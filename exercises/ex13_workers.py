@@ -18,7 +18,7 @@ MOST = 256  # workers, or threads of one: more is a slip of the finger
 
 def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
     """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
-    # TODO 1: `wanted` is what somebody typed. Say what was expected, and the name of the setting.
+    # TODO 1: `wanted` is what somebody typed. Begin the sentence with it, as in `WORKERS=two`, and say what was expected.
     raise NotImplementedError("Return the number.")
 
 

@@ -11,13 +11,10 @@ EXPECTED = f"numbers of shape (batch, 3, 224, 224) with a batch of 1 to {MAX_BAT
 
 
 def as_batch(value: Any) -> np.ndarray:
-    """Turn a nested JSON list (or an array) into the model's input.
+    """Turn a nested JSON list (or an array) into the model's input, a float32 array (batch, 3, 224, 224).
 
     NumPy alone would be too kind: it reads "1" and true as numbers, and gives a list of strings as
     much memory as its longest one needs for each. So types and lengths are looked at first.
-
-    Returns:
-        float32 array of shape (batch, 3, 224, 224).
 
     Raises:
         ValueError: anything else than EXPECTED, NaN or infinity; pydantic turns it into a 400.
@@ -40,9 +37,6 @@ def as_batch(value: Any) -> np.ndarray:
 
 def read_npy(body: bytes) -> np.ndarray:
     """Turn a .npy file, what numpy.save() writes, into the model's input: a fifth of the JSON, and no parsing.
-
-    Returns:
-        float32 array of shape (batch, 3, 224, 224).
 
     Raises:
         ValueError: not a .npy file, Python objects instead of numbers, or what as_batch() refuses.

@@ -24,8 +24,9 @@ from typer import Option
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import labels, open_model, top5, weights
+from serving.model import MODEL_PATH, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -85,6 +86,7 @@ async def load(app: FastAPI) -> None:
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 app.add_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})
 
 
@@ -164,8 +166,8 @@ def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> 
     """Serve the application until Ctrl-C."""
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or use --port {port + 1}.")
-    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 10 s to end.
-    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=10)
+    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 5 s to end.
+    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def export(forest: RandomForestClassifier, output: Path) -> float:
         compare()'s difference.
 
     Raises:
-        Problem: as compare(), or the file cannot be written. What was at output before is still there.
+        Problem: as compare(), or the file cannot be written: the message names it. What was there before still is.
     """
     with whole_file(output) as path:
         model = convert(forest)

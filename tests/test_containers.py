@@ -15,7 +15,7 @@ import yaml
 
 from course import ROOT
 from course.base import docker
-from course.base.manifest import exercises
+from course.base.manifest import Exercise, exercises
 from course.images import containers
 from serving import Problem
 
@@ -92,7 +92,7 @@ def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must
         assert models == [f"{model}.onnx" for model in exercise.models]
         assert all(fnmatch(model, containers.pattern(service.models)) for model in models)
         code = [one for one in bentofile["include"] if not one.startswith("models/")]
-        assert code == ["serving/*.py", f"solutions/{service.module}.py"]
+        assert code == ["serving/*.py", "serving/demo.html", f"solutions/{service.module}.py"]
     assert stems == {path.stem for path in BENTOFILES}
     shared = {
         str({key: yaml.safe_load(path.read_text())[key] for key in ("python", "docker", "envs")}) for path in BENTOFILES
@@ -164,9 +164,10 @@ def test_each_step_says_which_one_comes_before_it(tmp_path):
 
 @pytest.mark.docker
 def test_run_container_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(containers.Service, "image", lambda service, by: f"course-test/none:{by}")
+    monkeypatch.setattr(Exercise, "image", lambda service, by: f"course-test/none:{by}")
+    service = containers.find("10")
     with pytest.raises(Problem, match="There is no image course-test/none:hand"):
-        containers.run_container("10", "hand", 3000)
+        containers.run_container(service, "hand", 3000)
     docker.docker("tag", docker.base_image(), "course-test/none:hand")
     try:
         with socket() as taken:
@@ -174,6 +175,6 @@ def test_run_container_says_what_is_missing(monkeypatch):
             taken.listen()
             port = taken.getsockname()[1]
             with pytest.raises(Problem, match=f"Port {port} is taken.*PORT={port + 1}"):
-                containers.run_container("10", "hand", port)
+                containers.run_container(service, "hand", port)
     finally:
         docker.remove("course-test/none:hand")

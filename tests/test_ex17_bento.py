@@ -149,17 +149,21 @@ def expected(models_dir) -> dict[str, list[str]]:
 def test_a_bento_holds_what_its_service_needs_and_nothing_else(service, built):
     source = built.bento(service) / "src"
     packed = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    modules = {f"serving/{path.name}" for path in (ROOT / "serving").glob("*.py")}
+    modules = {f"serving/{path.name}" for path in (ROOT / "serving").iterdir() if path.is_file()}
     wanted = modules | {f"models/{model}.onnx" for model in NEEDS[service]}
     own = {f"{package}/{file}.py" for package in ("solutions", "exercises") for file in (service, "__init__")}
     surplus = packed - wanted - own - {"bentofile.yaml"}
-    missing = {file for file in wanted - packed if file.startswith("models/") or file == "serving/model.py"}
+    missing = {
+        file
+        for file in wanted - packed
+        if file.startswith("models/") or file in ("serving/model.py", "serving/demo.html")
+    }
     missing |= set() if packed & own else {f"solutions/{service}.py"}
     expect(
         not surplus and not missing,
         called=f"bentoml build --bentofile bentofiles/{service}.yaml, where there are tests, keys and more models",
         got=f"missing: {some_of(missing)}; not needed: {some_of(surplus)}",
-        expected=f"serving/*.py, the service's file, {', '.join(f'models/{one}.onnx' for one in NEEDS[service])}",
+        expected=f"serving/*.py and serving/demo.html, the service's file, {', '.join(f'models/{one}.onnx' for one in NEEDS[service])}",
         hint="include: is a list of patterns, of all that is imported or opened; `serving/*.py` packs no key",
     )
 

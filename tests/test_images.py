@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from image_builds import PATIENCE, built, make_context
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from course import ROOT
 from course.base import docker
-from course.images.build import Image, from_dockerfile
+from course.images.build import Image
 from course.images.compare import compare, told_apart
 from serving import Problem
 
@@ -96,12 +97,7 @@ def tiny(tmp_path_factory):
 
     def make(name: str, label: str) -> Image:
         tags.append(f"course-test/{name}:tiny")
-
-        def build(cache, log):
-            return docker.build(
-                folder / "tiny.dockerfile", tags[-1], args={"LABEL": label}, context=folder, cache=cache, log=log
-            )
-
+        build = partial(docker.build, folder / "tiny.dockerfile", tags[-1], args={"LABEL": label}, context=folder)
         return Image(tags[-1], "tiny ones", "tiny.dockerfile", build)
 
     yield make
@@ -166,15 +162,15 @@ def test_of_a_build_that_fails_in_python_the_last_line_is_shown(tmp_path):
 @pytest.mark.docker
 def test_a_failed_build_says_why_and_where_its_log_is(tmp_path):
     (tmp_path / "bad.dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo why not >&2; exit 3\n")
-    image = from_dockerfile("course-test/bad:tiny", "", "bad.dockerfile", tmp_path, BASE_IMAGE=docker.base_image())
+    args = {"BASE_IMAGE": docker.base_image()}
     with pytest.raises(Problem, match=r"bad.dockerfile does not build.*/log:\n(.*\n)*.*why not"):
-        image.build(True, tmp_path / "log")
+        docker.build(tmp_path / "bad.dockerfile", "course-test/bad:tiny", args=args, log=tmp_path / "log")
 
 
 @pytest.mark.docker
 def test_a_container_is_removed_however_its_block_ends(tiny, tmp_path):
     image = tiny("cat", "cat")
-    image.build(True, tmp_path / "log")
+    image.build(log=tmp_path / "log")
     names = []
     with pytest.raises(KeyboardInterrupt):
         interrupted(image.tag, names)

@@ -187,7 +187,7 @@ def test_no_metrics_are_no_batches():
 
 def test_the_gain_of_batching_is_compared_at_the_batches_that_were_served():
     bare = [{1: 100.0, 8: 200.0, 16: 240.0, 32: 240.0}]
-    rows = [{"batches": {}, "over_first": [1.0]}, {"batches": {"a.b": 8.0}, "over_first": [1.8]}]
+    rows = [{"batches": {}, "times_first": [1.0]}, {"batches": {"a.b": 8.0}, "times_first": [1.8]}]
     said = tables.batching(rows, bare)
     assert said["bare_gain"] == pytest.approx(2)
     assert said["share"] == pytest.approx(0.9)

@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ import httpx
 
 from course import ROOT
 from course.base.files import tail
-from course.base.processes import running, wait
+from course.base.processes import comes_true, run_logged
 from serving import Problem
 
 BASE_IMAGE = "python:3.11-slim-bookworm"  # the default of every Dockerfile here
@@ -98,14 +98,14 @@ def build(
     cache: bool = True,
     log: Path | None = None,
     timeout: float = 3600,
-) -> float:
-    """Build an image with BuildKit, and say how many seconds that took.
+) -> None:
+    """Build an image with BuildKit.
 
     Args:
         dockerfile: it may lie outside of the context.
         tag: what the image is called.
         args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
-        context: what COPY copies from; its .dockerignore names what stays out.
+        context: what COPY copies from.
         cache: whether to reuse layers of earlier builds.
         log: where the build's output goes; otherwise to log_of(tag).
         timeout: seconds.
@@ -116,21 +116,15 @@ def build(
     if not dockerfile.is_file():
         raise Problem(f"There is no {dockerfile}.")
     log = log or log_of(tag)
-    log.parent.mkdir(parents=True, exist_ok=True)
     given = {name: os.environ[name] for name in FROM_ENVIRONMENT if os.environ.get(name)} | (args or {})
     command = ["docker", "build", "--progress=plain", "--file", str(dockerfile.resolve()), "--tag", tag]
     command += [f"--build-arg={name}={value}" for name, value in given.items()]
     command += [] if cache else ["--no-cache"]
-    begin = time.monotonic()
-    with running(
-        [*command, str(context.resolve())], cwd=ROOT, env=os.environ | {"DOCKER_BUILDKIT": "1"}, log=log
-    ) as process:
-        code = wait(process, timeout)
+    code = run_logged([*command, str(context.resolve())], log, timeout, DOCKER_BUILDKIT="1")
     if code is None:
         raise Problem(f"The build of {tag} had not ended after {timeout:.0f} s. Its log: {log}")
     if code:
         raise Problem(f"{dockerfile.name} does not build. The end of its log, {log}:\n{failure(log)}")
-    return time.monotonic() - begin
 
 
 def log_of(tag: str) -> Path:
@@ -158,7 +152,8 @@ def exists(tag: str) -> bool:
 
 def remove(tag: str) -> None:
     """Remove an image, unless a container still uses it."""
-    subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
+    with suppress(Problem):
+        docker("image", "rm", tag, timeout=120)
 
 
 def inspect(tag: str) -> dict[str, Any]:
@@ -181,12 +176,12 @@ def size(tag: str) -> int:
     return sum(layer.size for layer in layers(tag))
 
 
+@dataclass
 class Container:
     """A container that was started."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self.name = name
-        self.port = port
+    name: str
+    port: int  # in there
 
     @cached_property
     def url(self) -> str:
@@ -199,10 +194,8 @@ class Container:
 
     def logs(self) -> str:
         """What it has printed, standard output and error together."""
-        command = ["docker", "logs", self.name]
-        return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, errors="replace"
-        ).stdout
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run(["docker", "logs", self.name], text=True, timeout=60, errors="replace", **both).stdout
 
     def run(self, *command: str, timeout: float = 60) -> str:
         """What a command inside of it prints; raises Problem where it fails."""
@@ -210,12 +203,8 @@ class Container:
 
     def wait(self, timeout: float) -> int | None:
         """Its exit code; None where it is still running after timeout seconds."""
-        deadline = time.monotonic() + timeout
-        while (state := self.state())["Status"] not in ("exited", "dead"):
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.1)
-        return state["ExitCode"]
+        ended = comes_true(lambda: not self.state()["Running"], timeout)
+        return self.state()["ExitCode"] if ended else None
 
     def wait_until_ready(self, path: str = "/readyz", deadline: float = 60) -> None:
         """Wait for a 2xx from a path.
@@ -223,18 +212,17 @@ class Container:
         Raises:
             Problem: the container ended, or did not answer so in time; with the end of its log.
         """
-        give_up = time.monotonic() + deadline
-        while True:
+
+        def ready() -> bool:
             try:
-                if httpx.get(f"{self.url}{path}", timeout=2).is_success:
-                    return
-            except (httpx.TransportError, Problem):
-                if not (state := self.state())["Running"]:
-                    code = state["ExitCode"]
-                    raise Problem(f"The container ended (exit code {code}). {self.last_words()}") from None
-            if time.monotonic() > give_up:
-                raise Problem(f"The container was not ready after {deadline:.0f} s (GET {path}). {self.last_words()}")
-            time.sleep(0.02)
+                return httpx.get(f"{self.url}{path}", timeout=2).is_success
+            except (httpx.TransportError, Problem):  # a container that has ended has no port
+                if (state := self.state())["Running"]:
+                    return False
+            raise Problem(f"The container ended (exit code {state['ExitCode']}). {self.last_words()}")
+
+        if not comes_true(ready, deadline, pause=0.02):
+            raise Problem(f"The container was not ready after {deadline:.0f} s (GET {path}). {self.last_words()}")
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its log."""
@@ -263,5 +251,5 @@ def container(
         docker("run", "--detach", "--name", name, *published, *options, image, *arguments)
         yield Container(name, port)
     finally:
-        # Not docker(): the container may not have come into being.
-        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=60)
+        with suppress(Problem):  # it may not have come into being
+            docker("rm", "--force", "--volumes", name)

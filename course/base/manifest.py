@@ -58,6 +58,20 @@ class Exercise(BaseModel):
         return f"ex{self.number}_{self.name}"
 
     @property
+    def module(self) -> str:
+        """Its service's file, without .py."""
+        return Path(self.service).stem
+
+    @property
+    def bentofile(self) -> str:
+        """How BentoML packs its service, relative to the project or to a submission."""
+        return f"bentofiles/{self.stem}.yaml"
+
+    def image(self, by: str) -> str:
+        """The tag of its service's image: by `bento` or by `hand`."""
+        return f"{self.stem}:{by}"
+
+    @property
     def test(self) -> str:
         """Its tests, relative to the project."""
         return f"tests/test_{self.stem}.py"

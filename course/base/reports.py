@@ -1,6 +1,7 @@
 """What the reports of measurements share: facts about the machine, tables, CSV, pictures."""
 
 import csv
+import json
 import platform
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +64,20 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def write(folder: Path, rows: list[dict[str, Any]], measurements: dict) -> None:
+    """Write the rows of the table to table.csv, and all that was measured to measurements.json."""
+    write_csv(folder / "table.csv", rows)
+    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+
+
+def bars(axes, values: list[list[float]], **look: Any) -> None:
+    """Draw a bar for each list of values: their median, and a line from the least to the most."""
+    middle = [median(several) for several in values]
+    least = [at - min(several) for at, several in zip(middle, values, strict=True)]
+    most = [max(several) - at for at, several in zip(middle, values, strict=True)]
+    axes.bar(range(len(values)), middle, 0.6, yerr=[least, most], capsize=4, **look)
 
 
 def save_picture(figure, path: Path, title: str = "") -> None:

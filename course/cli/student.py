@@ -12,7 +12,7 @@ from typer import Option
 from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise, Payload
-from course.base.processes import is_free
+from course.base.processes import is_free, need_free
 from course.cli import models
 from course.student import guide, watch
 from serving import Problem
@@ -79,13 +79,15 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     service = manifest.find_service(exercise.number).service
     if not (folder / service).is_file():
         raise Problem(f"There is no {folder / service}.")
-    if not is_free(port):
-        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
+    need_free(port, "make serve")
     other = os.environ.get("MODEL") or "resnet18"
     models.need(other if model == "resnet18" else model for model in exercise.models)
     if exercise.app:
         console.print(f"[bold]python {folder / service} --port {port}[/]")
-        console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
+        console.print(
+            f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C"
+        )
+        console.print("In a second terminal:")
         console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
         become(str(folder / service), "--port", str(port))
     # Ctrl-C gives running requests 10 s to finish.
@@ -93,7 +95,8 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
     client = "make client" if port == 3000 else f"make client PORT={port}"
     console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
-    console.print(f"Swagger: http://localhost:{port}   In a second terminal: {client}   Stop: Ctrl-C")
+    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}")
+    console.print(f"In a second terminal: {client}   Stop: Ctrl-C")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     become("-m", "bentoml", "serve", *words)
 
@@ -156,9 +159,9 @@ def bento(exercise: Number = "10", folder: Folder = SOLUTIONS) -> None:
     """Pack the service of an exercise with its model: `bentoml build`."""
     from course.images import containers
 
-    containers.find(exercise.number)
-    models.need(exercise.models)
-    containers.bento(exercise.number, folder)
+    service = containers.find(exercise.number)
+    models.need(service.models)
+    containers.bento(service, folder)
 
 
 @app.command()
@@ -166,10 +169,10 @@ def containerize(exercise: Number = "10", by: By = "bento", folder: Folder = SOL
     """Build an image of the service of an exercise."""
     from course.images import containers
 
-    containers.find(exercise.number, by)
+    service = containers.find(exercise.number, by)
     if by == "hand":
-        models.need(exercise.models)
-    containers.containerize(exercise.number, by, folder)
+        models.need(service.models)
+    containers.containerize(service, by, folder)
 
 
 @app.command()
@@ -177,7 +180,7 @@ def run_container(exercise: Number = "10", by: By = "bento", port: Port = 3000) 
     """Run the image of the service of an exercise: `docker run`."""
     from course.images import containers
 
-    containers.run_container(exercise.number, by, port)
+    containers.run_container(containers.find(exercise.number, by), by, port)
 
 
 @app.command()

@@ -58,11 +58,7 @@ class _Page(SimpleHTTPRequestHandler):
 
 @contextmanager
 def shown(model: Path, port: int) -> Iterator[str]:
-    """Show a model on a port of this machine, 0 for a free one, as long as the block lasts; gives the URL.
-
-    Raises:
-        Problem: the port is taken.
-    """
+    """Show a model on a port of this machine, 0 for a free one, within the block; gives the URL, or raises Problem."""
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Page, model=model))
     except (OSError, OverflowError) as error:
@@ -78,11 +74,7 @@ def shown(model: Path, port: int) -> Iterator[str]:
 
 
 def view(models: list[Path], port: int, browser: bool) -> None:
-    """Show models side by side until Ctrl-C: from a port on, or, where that is 0, on free ones.
-
-    Raises:
-        Problem: a port is taken.
-    """
+    """Show models side by side until Ctrl-C: from a port on, or, where that is 0, on free ones."""
     console = Console(soft_wrap=True, highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:

@@ -1,19 +1,15 @@
 """The report of exercise 06: what changed in the graph, how fast each level is, a picture of the first block."""
 
-import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import onnx
-import psutil
 
 from course.base import reports
 from course.base.files import whole_folder, writable
-from course.given import timing
 from course.given.first_block import draw_first_blocks, without_domain
 from course.given.show import console, print_operators
-from course.given.turns import latencies, medians, take_turns, taken_on
+from course.given.turns import CORES, latencies, medians, speedup, take_turns, taken_on
 
 AT_LOAD = "at load"  # the original, optimised whenever it is loaded: what a session does by default
 BASELINE = "disable"
@@ -32,24 +28,18 @@ def report(
     threads: int | None,
     output: Path,
 ) -> None:
-    """Print what changed, measure each level, write first_block.png, table.csv and measurements.json.
-
-    Raises:
-        Problem: outputs that differ, a folder that cannot be written.
-    """
-    counted = {
-        file: {"in all": sum(counts.values())} | {without_domain(name): count for name, count in counts.items()}
-        for file, counts in operators.items()
-    }
+    """Print what changed, measure each level, write a report; raises Problem for outputs that differ, or no room."""
     console.print("FusedConv and nchwc.* are ONNX Runtime's own operators.")
-    print_operators(counted)
+    print_operators(
+        {
+            file: {"in all": sum(counts.values())} | {without_domain(name): count for name, count in counts.items()}
+            for file, counts in operators.items()
+        }
+    )
     print_fusions(fusions)
     warn_of_layout(operators)
     size = onnx.load(model, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[2].dim_value
-    plan = {
-        "cells": [(size, batch) for batch in ([1] if quick else [1, 8])],
-        "threads": threads or psutil.cpu_count(logical=False) or os.cpu_count(),
-    }
+    plan = {"cells": [(size, batch) for batch in ([1] if quick else [1, 8])], "threads": threads or CORES}
     jobs = {
         level: plan
         | {"runtime": level, "path": str(path.resolve()), "warmup": 2, "seconds_a_cell": 0.4, "max_repeats": 30}
@@ -58,14 +48,12 @@ def report(
         for level, path in (files | {AT_LOAD: model}).items()
     }
     with writable(output):
-        turns, _ = take_turns(jobs, rounds or (3 if quick else 7), Path(timing.__file__), BASELINE, console)
-        rows = latencies(turns, [level for level in jobs if level != BASELINE], BASELINE, timing.speedup)
+        turns, _ = take_turns(jobs, rounds or (3 if quick else 7), BASELINE, console)
+        rows = latencies(turns, [level for level in jobs if level != BASELINE], BASELINE, speedup)
         print_latencies(rows, medians(turns, "load_seconds"), differences, plan["threads"])
         with whole_folder(output) as folder:
-            reports.write_csv(folder / "table.csv", rows)
             everything = {"machine": taken_on(turns), "plan": plan, "operators": operators}
-            everything |= {"fusions": fusions, "turns": turns}
-            (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
+            reports.write(folder, rows, everything | {"fusions": fusions, "turns": turns})
             shown = {"original": (model, [])} | {level: (files[level], fusions[level]) for level in ("extended", "all")}
             draw_first_blocks(shown, folder / "first_block.png")
     console.print(
@@ -90,12 +78,9 @@ def warn_of_layout(operators: dict[str, dict[str, int]]) -> None:
     """Name the files that are tied to this kind of processor, and the operators that tie them."""
     for level, counts in operators.items():
         if tied := [name for name in counts if name.startswith(LAYOUT)]:
-            console.print(
-                f"The file of level {level!r} is tied to this kind of processor. It holds {', '.join(tied)}: their tensors"
-                " lie in memory in the blocks that this processor's vector registers take. Other machines need a file"
-                " of their own.",
-                style="bold yellow",
-            )
+            said = f"The file of level {level!r} is tied to this kind of processor. It holds {', '.join(tied)}: their"
+            said += " tensors lie in memory in the blocks that this processor's vector registers take. Other machines"
+            console.print(f"{said} need a file of their own.", style="bold yellow")
 
 
 def print_latencies(rows: list[dict], loads: dict[str, list[float]], differences: dict[str, str], threads: int) -> None:

@@ -34,8 +34,7 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
             downloaded, random otherwise), or the path of a checkpoint: a state dict saved with torch.save.
         seed: for random weights.
 
-    Raises:
-        Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
+    Raises Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if architecture not in names:
@@ -47,9 +46,8 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
             state, provenance = _download(pretrained), f"imagenet {pretrained.name}"
         except OSError as error:
             if weights == "imagenet":
-                raise Problem(
-                    f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}."
-                ) from error
+                said = f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}."
+                raise Problem(said) from error
             print(f"No ImageNet weights: {error}. Taking random ones instead.", file=sys.stderr)
             return load_classifier(architecture, "random", seed)
     elif weights == "random":
@@ -61,19 +59,19 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
     # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
     extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(architecture, weights=None, **extra)
-    if state is not None:
-        _load_state(model, state, architecture, provenance)
+    if state is None:
+        for layer in model.modules():  # vision transformers end with a layer of zeros: any export would agree
+            if isinstance(layer, nn.Linear) and not layer.weight.any():
+                nn.init.normal_(layer.weight, std=0.02)
+    elif _fits(state, model):
+        model.load_state_dict(state, strict=False)
     else:
-        _fill_zero_layers(model)
+        raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
     return Classifier(model.eval(), pretrained.meta["categories"], provenance)
 
 
 def load_again(architecture: str, provenance: str, checkpoint: Path | None = None) -> nn.Module:
-    """The PyTorch model that an ONNX file was exported from, by the metadata of the file.
-
-    Raises:
-        Problem: the metadata does not say, or names a checkpoint that was not given.
-    """
+    """The model that an ONNX file was exported from, by its metadata; raises Problem if that is not enough."""
     match provenance.split():
         case ["random", "seed", seed]:
             return load_classifier(architecture, "random", int(seed)).model
@@ -102,25 +100,12 @@ def _read_checkpoint(path: Path) -> tuple[dict, str]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds of errors for a file that is not a checkpoint
         raise Problem(f"{path} is not a checkpoint that torch.load can read with weights_only=True.") from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return state, f"checkpoint {path.name} sha256 {digest}"
+    return state, f"checkpoint {path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _load_state(model: nn.Module, state: dict, architecture: str, provenance: str) -> None:
-    # The auxiliary classifiers of GoogLeNet and Inception are for training: their weights may be left out.
-    wanted = model.state_dict()
-    fitting = isinstance(state, dict) and all(
-        name in state and state[name].shape == tensor.shape
-        for name, tensor in wanted.items()
-        if not name.startswith(("aux", "AuxLogits"))
+def _fits(state: object, model: nn.Module) -> bool:
+    """Whether a checkpoint has all weights, of the right shapes; but for GoogLeNet's and Inception's for training."""
+    wanted = {name: one for name, one in model.state_dict().items() if not name.startswith(("aux", "AuxLogits"))}
+    return isinstance(state, dict) and all(
+        name in state and state[name].shape == tensor.shape for name, tensor in wanted.items()
     )
-    if not fitting:
-        raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
-    model.load_state_dict(state, strict=False)
-
-
-def _fill_zero_layers(model: nn.Module) -> None:
-    """Vision transformers start with a last layer of zeros: every output 0, and any export would agree."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear) and not layer.weight.any():
-            nn.init.normal_(layer.weight, std=0.02)

@@ -1,8 +1,8 @@
 """Measures and compares images: how long they take to build, what is in them, how soon they answer."""
 
-import json
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -26,7 +26,7 @@ DEADLINE = 120  # seconds for a container to become ready
 class Build(NamedTuple):
     """Seconds of one build without cache."""
 
-    whole: float | None
+    whole: float
     download: float | None  # None where the log does not tell it apart
     install: float | None
 
@@ -38,15 +38,16 @@ class Start(NamedTuple):
     prediction: float
 
 
-class Measured(NamedTuple):
+@dataclass
+class Measured:
     """All about one image."""
 
     image: Image
-    base: int  # bytes
-    layers: list[docker.Layer]
     build: Build | None  # None: it was there already, or was built with the cache
-    starts: list[Start]
-    best: str  # the label that it answers for the photograph
+    base: int  # bytes of the base image
+    layers: list[docker.Layer]
+    starts: list[Start] = field(default_factory=list)
+    best: str = ""  # the label that it answers for the photograph
 
     @property
     def size(self) -> int:
@@ -79,27 +80,20 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
+    found = []
     with writable(output), whole_folder(output) as folder, Progress(console=console, transient=True) as bar:
         work = bar.add_task("", total=len(images) * (1 + rounds))
-        builds: dict[str, Build | None] = {}
         for image in images:
             bar.update(work, description=f"Building {image.tag} ...")
-            builds[image.tag] = build(image, folder, fresh)
+            built = build(image, folder, fresh)
+            found.append(Measured(image, built, docker.size(docker.base_image()), docker.layers(image.tag)))
             bar.advance(work)
-        starts: dict[str, list[Start]] = {image.tag: [] for image in images}
-        best: dict[str, str] = {}
-        for _ in range(rounds):
-            for image in images:  # in turn: what slows the machine for a while slows all of them
-                bar.update(work, description=f"Starting {image.tag} ...")
-                one, best[image.tag] = start(image)
-                starts[image.tag].append(one)
-                bar.advance(work)
-        base = docker.size(docker.base_image())
-        found = [
-            Measured(image, base, docker.layers(image.tag), builds[image.tag], starts[image.tag], best[image.tag])
-            for image in images
-        ]
-        if len(labels := set(best.values())) > 1:
+        for one in found * rounds:  # in turn: what slows the machine for a while slows all of them
+            bar.update(work, description=f"Starting {one.image.tag} ...")
+            begun, one.best = start(one.image)
+            one.starts.append(begun)
+            bar.advance(work)
+        if len(labels := {one.best for one in found}) > 1:
             raise Problem(f"The images do not hold the same model: they answer {', '.join(sorted(labels))}.")
         write(found, folder)
     show(found, console)
@@ -113,7 +107,9 @@ def build(image: Image, folder: Path, fresh: bool) -> Build | None:
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
         return None
-    seconds = image.build(not fresh, log)
+    begin = time.monotonic()
+    image.build(cache=not fresh, log=log)
+    seconds = time.monotonic() - begin
     if before and before != docker.inspect(image.tag)["Id"]:
         docker.remove(before)
     return Build(seconds, *told_apart(log)) if fresh else None
@@ -206,7 +202,6 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    reports.write_csv(folder / "table.csv", rows(found))
     layers = [(one.image.tag, layer) for one in found for layer in one.layers]
     reports.write_csv(
         folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
@@ -226,7 +221,7 @@ def write(found: list[Measured], folder: Path) -> None:
             for one in found
         ],
     }
-    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    reports.write(folder, rows(found), measurements)
     plot(found, folder / "images.png")
 
 
@@ -235,7 +230,6 @@ def plot(found: list[Measured], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [re.sub("[-_:]", "\n", one.image.tag.removeprefix("course/")) for one in found]
-    places = range(len(found))
     figure, (sizes, seconds) = plt.subplots(1, 2, figsize=(max(9, 1.8 * len(found) + 2), 4.6), layout="constrained")
     for place, one in enumerate(found):
         below = one.base / 1e6
@@ -247,14 +241,10 @@ def plot(found: list[Measured], path: Path) -> None:
         sizes.text(place, below, f"{below:,.0f}", ha="center", va="bottom")
     sizes.set(title="From below: the base image, then layer by layer", ylabel="MB, unpacked")
     sizes.legend()
-    made = rows(found)
-    middle = [row["prediction_median"] for row in made]
-    least = [row["prediction_median"] - row["prediction_least"] for row in made]
-    most = [row["prediction_most"] - row["prediction_median"] for row in made]
-    seconds.bar(places, middle, 0.6, yerr=[least, most], capsize=4)
+    reports.bars(seconds, [[start.prediction for start in one.starts] for one in found])
     seconds.set(title=f"From docker run to the first prediction, {CPUS} CPU", ylabel="s")
-    for one in (sizes, seconds):
-        one.set(xticks=places, xticklabels=names)
-        one.grid(axis="y", alpha=0.3)
-        one.tick_params(axis="x", labelsize="small")
+    for axes in (sizes, seconds):
+        axes.set(xticks=range(len(found)), xticklabels=names)
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(axis="x", labelsize="small")
     reports.save_picture(figure, path)

@@ -92,7 +92,7 @@ def reports(tmp_path_factory) -> Reports:
     hand_in(private, PRIVATE.format(count=str(github / "count")), "test_ex07_private.py")
     hand_in(folder / "good", SOLUTION)
     hand_in(folder / NAME, f"def providers():\n    raise ValueError({EVIL!r})\n")
-    hand_in(folder / "nothing", "", "notes.txt")
+    (hand_in(folder / "nothing", "", "notes.txt") / f"{NAME}ex07_providers.py").symlink_to("notes.txt")
     hand_in(folder / "index.html")
     with zipfile.ZipFile(folder / "slip.zip", "w") as archive:
         archive.writestr("ex07_providers.py", SOLUTION)
@@ -112,6 +112,7 @@ def test_each_submission_gets_its_own_points_and_none_harms_another(reports):
         rows = {row["submission"]: (row["points"], row["of"], row["state"]) for row in csv.DictReader(file)}
     assert rows.pop("'" + one_line(NAME)) == (*CLASS[BOB][:2], "final")
     assert rows == {name: (*numbers[:2], "final") for name, numbers in CLASS.items() if name != BOB}
+    assert "ex07_providers.py is a link" in result(reports.output, "nothing")["failure"]
     assert "points outside" in result(reports.output, "slip.zip")["failure"]
     assert "cannot be unpacked" in result(reports.output, "broken.zip")["failure"]
     assert not list(reports.output.parent.rglob("outside.py"))

@@ -1,5 +1,6 @@
 """Grading on Gradescope's machines and on GitHub's, and the pages in a real browser."""
 
+import json
 import stat
 import sys
 import threading
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bad_input import CAT
 from commands import COURSE, run
 from course_copy import Copy
 from grader import SOLUTION, Gradescope, grade, hand_in
+from test_main_job import serving
 from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
@@ -19,6 +22,7 @@ from course.base import manifest
 from course.grading.gradescope import choose, write_archive
 from course.grading.reports import write_class, write_submission
 from course.grading.results import ExerciseResult, SubmissionResult, TestResult
+from course.harness import http, models_for_tests
 from serving import Problem
 
 # ------------------------------------------------------------------------------ Gradescope
@@ -129,11 +133,20 @@ def test_a_proxy_does_not_keep_the_client_from_the_service():
     assert "is not this service" in asked.stderr
 
 
-def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path, models_dir):
-    """Locust, the clients that look at the answers, and the one that reads how large batches were: each would fail."""
+def test_a_proxy_does_not_keep_services_from_each_other(tmp_path):
+    env = BEHIND_A_PROXY | {"MODELS_DIR": str(models_for_tests.ready())}
+    with serving(tmp_path, "make", "serve", "EX=14", "PORT={port}", **env) as (port, _):
+        answer = http.post(f"http://127.0.0.1:{port}/classify", content=CAT.read_bytes())
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path):
+    """Neither locust, nor what looks at the answers, nor what reads how large the batches were."""
     options = ["--services", "11", "--users", "4", "--duration", "1", "--rounds", "1", "--output", tmp_path]
-    done = run(*COURSE, "loadtest", *options, MODELS_DIR=str(models_dir), **BEHIND_A_PROXY)
+    done = run(*COURSE, "loadtest", *options, MODELS_DIR=str(models_for_tests.ready()), **BEHIND_A_PROXY)
     assert done.returncode == 0, done.stdout + done.stderr
+    [turn] = json.loads((tmp_path / "measurements.json").read_text())["turns"]
+    assert turn["batches"]
 
 
 # ------------------------------------------------------------------------------ GitHub

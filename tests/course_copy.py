@@ -9,7 +9,14 @@ from commands import ENVIRONMENT, make
 from course import ROOT
 
 COPIED = ("course", "serving", "exercises", "solutions", "tests", "data", "locustfiles", "dockerfiles", "bentofiles")
-FILES = ("Makefile", "course.toml", "pyproject.toml", "requirements.txt", "requirements-serving.txt")
+FILES = (
+    "Makefile",
+    "course.toml",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-serving.txt",
+    "requirements.lock",
+)
 
 
 class Copy:

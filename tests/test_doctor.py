@@ -79,8 +79,8 @@ def test_another_version_than_the_pinned_one(copy):
     assert code != 0
     assert ", not 99." in lines["Packages"]
     assert "no-such-package is missing" in lines["Packages"]
-    os.utime(path)
-    assert "requirements.txt changed since setup  →  make setup" in doctor(copy)[1]["Environment"]
+    os.utime(copy.folder / "requirements.lock")
+    assert "requirements.lock changed since setup  →  make setup" in doctor(copy)[1]["Environment"]
 
 
 # Says that it is old, and is otherwise the Python of these tests.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, make, run, wait_for
+from commands import ENVIRONMENT, make, wait_for
 from typer.main import get_command
 
 from course import ROOT
@@ -174,30 +174,37 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
     assert became == [[*client, "--url", "http://localhost:3000"]]
 
 
-def setup_in(folder: Path, *words: str):
-    """`make setup` in a folder without .venv."""
-    for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
-        (folder / file).write_bytes((ROOT / file).read_bytes())
-    return make("setup", *words, cwd=folder)
+@pytest.fixture
+def not_set_up(tmp_path) -> Path:
+    """A folder without .venv, so that setup has something to do."""
+    for file in ("Makefile", "requirements.lock"):
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    return tmp_path
 
 
-def test_an_old_python_is_one_clear_line(tmp_path):
-    old = tmp_path / "python2.7"
+def test_an_old_python_is_one_clear_line(not_set_up):
+    old = not_set_up / "python2.7"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    done = setup_in(tmp_path, f"PYTHON={old}")
+    done = make("setup", f"PYTHON={old}", cwd=not_set_up)
     assert done.returncode != 0
     assert done.stdout.splitlines() == [
         f"PYTHON={old}: Python 3.11 or newer is needed. Install it, or name it: make setup PYTHON=/path/to/python3.11"
     ]
 
 
-def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
+@pytest.mark.parametrize("uv", [False, True])
+def test_setup_takes_uv_where_it_is_installed_and_torch_from_pytorchs_own_index(not_set_up, uv):
     """A dry run of make stands in for the download: the index cannot be reached everywhere."""
-    done = setup_in(tmp_path, "-n", "CPU=1")
-    assert "--index-url https://download.pytorch.org/whl/cpu" in done.stdout
-    pinned = run("grep", "-Eo", "^torch(vision)?==[0-9.]+", "requirements.txt", cwd=tmp_path).stdout
-    assert [line.split("==")[0] for line in pinned.splitlines()] == ["torch", "torchvision"]
+    if uv:
+        (not_set_up / "uv").write_text("#!/bin/sh\n")
+        (not_set_up / "uv").chmod(0o755)
+    done = make("-n", "setup", "CPU=1", cwd=not_set_up, PATH=f"{not_set_up}{os.pathsep}{os.environ['PATH']}")
+    install = "uv pip install --python .venv/bin/python" if uv else ".venv/bin/python -m pip install"
+    assert f"\n{install} -r requirements.lock\n" in done.stdout
+    assert f"{install} --index-url https://download.pytorch.org/whl/cpu $(grep" in done.stdout
+    pins = re.findall(r"^torch(?:vision)?==[0-9.]+$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert len(pins) == 2
 
 
 def test_help_fits_on_one_screen():

@@ -30,7 +30,7 @@ TREE = (
     "course.toml",
     "pyproject.toml",
 )
-REQUIREMENTS = ("requirements.txt", "requirements-serving.txt")
+REQUIREMENTS = ("requirements.lock",)
 
 
 def as_gradescope(result: SubmissionResult) -> str:
@@ -109,8 +109,8 @@ apt-get install -y --no-install-recommends python3 python3-venv
 
 "$(newest)" -m venv .venv
 .venv/bin/python -m pip install --index-url https://download.pytorch.org/whl/cpu \\
-  $(grep -Eo '^torch(vision)?==[0-9.]+' requirements.txt)
-.venv/bin/python -m pip install -r requirements.txt
+  $(grep -Eo '^torch(vision)?==[0-9.]+' requirements.lock)
+.venv/bin/python -m pip install -r requirements.lock
 .venv/bin/python -m pip install --no-deps --no-build-isolation -e .
 
 # The models that tests serve; then the solution that made them goes.

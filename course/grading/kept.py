@@ -55,7 +55,7 @@ def _grader() -> list[str]:
     """Digests of what all exercises are graded with."""
     helpers = [path for path in sorted((ROOT / "tests").glob("*.py")) if not path.name.startswith("test_")]
     ours = [*sorted((ROOT / "course").rglob("*.py")), *sorted((ROOT / "serving").glob("*.py"))]
-    return [_digest(path) for path in [*ours, *helpers, ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]]
+    return [_digest(path) for path in [*ours, *helpers, ROOT / "requirements.lock"]]
 
 
 def _digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from course.base.processes import GraderFailure
 
 # What their content depends on.
 MADE_BY = (
-    "requirements.txt",
+    "requirements.lock",
     "solutions/ex01_export.py",
     "course/given/files.py",
     "course/given/onnx_files.py",

@@ -75,7 +75,7 @@ def check_python(options):
 
 
 def check_environment(options):
-    """Whether .venv exists, runs, and was set up from the present requirements.txt."""
+    """Whether .venv exists, runs, and was set up from the present requirements.lock."""
     if not PYTHON.exists():
         if VENV.exists() or PYTHON.is_symlink():
             return WRONG, ".venv has no Python that runs", SETUP_AGAIN
@@ -85,10 +85,8 @@ def check_environment(options):
         return WRONG, wrong, SETUP_AGAIN
     if not READY.exists():
         return WRONG, "setup did not finish", "make setup"
-    used = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
-    newer = [file.name for file in used if file.stat().st_mtime > READY.stat().st_mtime]
-    if newer:
-        return WRONG, f"{', '.join(newer)} changed since setup", "make setup"
+    if (ROOT / "requirements.lock").stat().st_mtime > READY.stat().st_mtime:
+        return WRONG, "requirements.lock changed since setup", "make setup"
     return FINE, f"Python {version} in .venv", ""
 
 

@@ -70,7 +70,7 @@ def test_a_check_that_fails_says_why_and_what_next(copy):
         "✗ finds the names of input and output",
         "called    input_and_output(",
         "got       ['input', 'output']",
-        "expected  ('pixels', 'scores')",
+        "expected  ['pixels', 'scores']",
         f"step      exercises/{FILE}, {step.words}\n",
         f"test      tests/test_ex04_inference.py:{decorator}\n",
         "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md",
@@ -319,7 +319,7 @@ def test_on_a_narrow_terminal_nothing_is_wider(copy):
     lines = [line for whole in plain.splitlines() for line in whole.split("\r")]
     assert max(len(line) for line in lines if not line.startswith("make: ")) <= 38
     assert "  ✗ finds the names of input and outp…" in lines
-    assert re.search(r"│ expected  \('pixels', 'scores'\) +│", plain)
+    assert re.search(r"│ expected  \['pixels', 'scores'\] +│", plain)
 
 
 def serving(process: subprocess.Popen) -> bool:

@@ -32,6 +32,11 @@ def grade(*arguments: object, ex: str = "07", code: int = 0, wrapped: Iterable[s
     return done.stdout + done.stderr
 
 
+def result(output: Path, slug: str, number: str = "07") -> dict:
+    """The result of one exercise, as the next run reads it."""
+    return json.loads((output / slug / "exercises" / f"{number}.json").read_text())
+
+
 # What reach() of hostile/functions.py finds in bubblewrap: nothing that is not its own.
 REACH = {name: [] for name in ("seen", "missing", "writable", "written", "others")}
 REACH |= {"powers": "", "mounts": False, "root": False, "may gain powers": False}

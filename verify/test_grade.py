@@ -25,14 +25,12 @@ from course.base.manifest import find
 from course.base.processes import GraderFailure
 from course.grading import handed_in
 from course.grading.kept import key_of
-from course.grading.plan import Plan
 from course.grading.reports import write_class, write_submission
 from course.grading.results import WEAK, ExerciseResult, SubmissionResult, TestResult, one_line
 from course.grading.run import Options, verdict
 from course.harness.recorder import read_results
 from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
-from serving import Problem
 
 # A wrong answer whose text would run in a page, a terminal or a spreadsheet, and end an XML file.
 EVIL = "\x1b[31m<script>alert(1)</script>]]>\x00\x1b]0;title\x07\u202e=1+1\ufffe"
@@ -273,7 +271,7 @@ def test_without_a_sandbox_that_works_nothing_is_graded(tmp_path, bwrap, sentenc
 def test_weak_isolation_is_named_in_every_report(tmp_path, monkeypatch, isolation):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "github.md"))
     test = TestResult(id="t::test_a", points=1, outcome="failed", private=True)
-    exercise = ExerciseResult(number="07", title="providers", optional=False, worth=1, tests=[test])
+    exercise = ExerciseResult.of(find("07"), tests=[test])
     graded = SubmissionResult(name="anna", slug="anna", exercises=[exercise], isolation=isolation)
     write_submission(graded, tmp_path)
     write_class([graded], tmp_path)
@@ -491,13 +489,12 @@ def test_two_graders_do_not_write_into_one_folder(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ({}, "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
-        ({"submission": "nowhere"}, "SUBMISSION=nowhere: there is no such folder or archive"),
-        ({"submissions": "data"}, "SUBMISSIONS=data: there is neither a folder nor an archive"),
-        ({"submissions": "solutions"}, "one submission, not a folder of them: make grade SUBMISSION=solutions"),
-        ({"submission": "solutions", "private": "docs"}, "PRIVATE=docs: there is no file test_exNN_name.py"),
+        ("", "Name one submission, make grade SUBMISSION=folder, or a folder of them"),
+        ("--submission nowhere", "SUBMISSION=nowhere: there is no such folder or archive"),
+        ("--submissions data", "SUBMISSIONS=data: there is neither a folder nor an archive"),
+        ("--submissions solutions", "SUBMISSIONS=solutions: this is one submission, not a folder of them: make grade "),
+        ("--submission solutions --private docs", "PRIVATE=docs: there is no file test_exNN_name.py"),
     ],
 )
 def test_what_cannot_be_graded_is_one_sentence(typed, sentence):
-    with pytest.raises(Problem, match=re.escape(sentence)):
-        Plan.make(**{name: Path(path) for name, path in typed.items()})
+    assert grade(*typed.split(), code=1).startswith(sentence)

@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -32,11 +32,11 @@ class Answer(NamedTuple):
     sent: bytes = b""  # the request's body
 
 
-def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
-    """Send one request and never raise."""
+def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT, **options: Any) -> Answer:
+    """Send one request and never raise; options are those of client.post()."""
     begun = time.monotonic()
     try:
-        response = client.post(server.url + path, content=body)
+        response = client.post(server.url + path, content=body, **options)
     except httpx.HTTPError as error:
         return Answer(begun, 0, repr(error), body)
     return Answer(begun, response.status_code, response.text, body)
@@ -56,15 +56,13 @@ def load(server: Server, clients: int = CLIENTS) -> Iterator[list[Answer]]:
                 if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
 
-    threads = [threading.Thread(target=one_client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield given
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        for number in range(clients):
+            pool.submit(one_client, number)
+        try:
+            yield given
+        finally:
+            stop.set()
 
 
 def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> Answer:
@@ -74,15 +72,12 @@ def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = l
         if event == "http11.send_request_body.complete":
             sent()
 
-    begun = time.monotonic()
-    try:
-        # Of hundreds at once, each answer may have 2 MB.
-        with http.Client(timeout=120, most=2 * MB) as client:
-            response = client.post(server.url + path, content=body, extensions={"trace": trace})
-    except httpx.HTTPError as error:
+    # Of hundreds at once, each answer may have 2 MB.
+    with http.Client(timeout=120, most=2 * MB) as client:
+        answer = ask(client, server, path, body, extensions={"trace": trace})
+    if answer.status == 0:
         sent()
-        return Answer(begun, 0, repr(error), body)
-    return Answer(begun, response.status_code, response.text, body)
+    return answer
 
 
 def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
@@ -126,10 +121,8 @@ def workers(server: Server, service: str = "ImageClassifierService") -> list[psu
     """The worker processes of one of the server's services."""
     found = []
     for process in marked(server.process.mark):
-        try:
+        with suppress(psutil.Error):
             command = process.cmdline()
-        except psutil.Error:
-            continue
-        if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
-            found.append(process)
+            if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
+                found.append(process)
     return found

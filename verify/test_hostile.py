@@ -414,7 +414,8 @@ def test_no_client_of_the_tests_waits_or_reads_without_end(hostile):
             tracemalloc.stop()
         with pytest.raises(Failed, match=r"GET /endless got no answer: .*longer than 32 MB"):
             server.request("GET", "/endless")
-        assert {answer.status for answer in load.answers(server, 8, clients=4, path="/endless")} == {0}
+        answers = load.at_once(server, "/endless", [b""] * 20, users=10)
+        assert all(answer.status == 0 and "longer than 2 MB" in answer.text for answer in answers)
     assert server.process.returncode == -signal.SIGKILL
     assert not of_students()
 
@@ -523,8 +524,8 @@ def test_a_hostile_submission_loses_its_own_points(tmp_path):
         before = {path: path.stat().st_mtime_ns for path in (ROOT, ROOT / "tests", ROOT / "course", copy)}
         said = pytest_says(copy, *tests)
     for words in (
-        "ex04_inference           1 of 4",
-        "ex10_service             0 of 1.5",
+        "3 failed, 1 passed",
+        "ex10_service             0 of",
         "expected  the model's logits",
         "softmax(logits=an array of shape (2, 3)",
         "ended the program (exit code 0) instead of returning",
@@ -549,7 +550,7 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(2 * f"http://localhost:{server.server_port} ", flush=True)
 server.serve_forever()
 """,
-        "test_shows_two_models_side_by_side_until_it_is_stopped[ctrl_c]",
+        "test_shows_two_models_side_by_side_until_it_is_stopped",
         "the answer is longer than 32 MB",
     ),
     "ex05_benchmark.py": (
@@ -570,6 +571,7 @@ print("over eager")
 @pytest.mark.parametrize("file", ENDLESS)
 def test_what_a_submission_serves_or_writes_without_end_costs_its_own_points(tmp_path, file):
     """pytest may have 600 MB here: it does not even try to read more."""
+    models_for_tests.ready()
     program, test, sentence = ENDLESS[file]
     folder = hand_in(tmp_path / "written", program, file)
     within = ["sh", "-c", 'ulimit -d 600000 && exec "$@"', "sh"]

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 from commands import COURSE, processes_with, run
 from filelock import FileLock
-from grader import BROKEN, SOLUTION, Gradescope, grade, hand_in, result
+from grader import BROKEN, SOLUTION, Gradescope, grade, hand_in, path_with, result
 
 from course import ROOT
 from course.base.manifest import find
@@ -248,21 +247,18 @@ NO_PYTHON = (
 )
 def test_without_a_sandbox_that_works_nothing_is_graded(tmp_path, bwrap, sentence):
     """A right answer, and a machine on which it cannot be tried: one sentence, and no points of anybody."""
-    hand_in(tmp_path / "anna", SOLUTION)
-    (tmp_path / "bin").mkdir()
-    for name in ("rm", "chmod", "sh", "env"):
-        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    path = path_with(tmp_path / "bin", "sh", "env")
     if bwrap:
         (tmp_path / "bin" / "bwrap").write_text(bwrap)
         (tmp_path / "bin" / "bwrap").chmod(0o755)
-    command = ("--submission", tmp_path / "anna", "--output", tmp_path / "grades")
-    printed = grade(*command, code=1, PATH=str(tmp_path / "bin"))
+    command = ("--submission", hand_in(tmp_path / "anna", SOLUTION), "--output", tmp_path / "grades")
+    printed = grade(*command, code=1, PATH=path)
     assert sentence in printed
     assert "If you trust the code, type ISOLATION=limits." in printed
     assert "Traceback" not in printed
     assert not list((tmp_path / "grades").glob("*/*"))
     if not bwrap:
-        printed = " ".join(grade(*command, "--isolation", "limits", PATH=str(tmp_path / "bin")).split())
+        printed = " ".join(grade(*command, "--isolation", "limits", PATH=path).split())
         assert "8 of 8" in printed
         assert WEAK["limits"] in printed
 

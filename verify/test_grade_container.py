@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 from commands import COURSE, processes_with
-from grader import HOSTILE, REACH, SOLUTION, hand_in, paths_json, result
+from grader import HOSTILE, REACH, SOLUTION, hand_in, path_with, paths_json, result
 from grader import grade as run_grade
 
 from course import ROOT
@@ -38,7 +38,7 @@ def sandboxes():
 
 @pytest.mark.points(1)
 def test_spying_finds_nothing(submission):
-    assert submission.call(FILE, "daemon", note={{daemon!r}}) == 1
+    assert submission.call(FILE, "daemon", note="DAEMON") == 1
     assert not sandboxes(), "its daemon goes on"
     assert submission.call(FILE, "reach") == {REACH_THERE!r}
 
@@ -93,7 +93,7 @@ def mark() -> Iterator[str]:
 def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark):
     """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
     daemon, output, temporary = f"daemon-{uuid.uuid4().hex}", tmp_path / "grades", tmp_path / "temporary"
-    private = hand_in(tmp_path / "private", PRIVATE.format(daemon=daemon), "test_ex07_spy.py")
+    private = hand_in(tmp_path / "private", PRIVATE.replace("DAEMON", daemon), "test_ex07_spy.py")
     hand_in(tmp_path / "class" / "another", "", "notes.py")
     spy = hand_in(tmp_path / "class" / "spy", SOLUTION, endless=ENDLESS)
     shutil.copy(HOSTILE / "functions.py", spy)
@@ -173,7 +173,7 @@ def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     ("wrapped", "env", "sentence"),
     [
         ([], {"DOCKER_HOST": "unix:///nowhere"}, "The Docker engine does not answer. Start Docker Desktop, or"),
-        ([], {"PATH": "/nowhere"}, "There is no `docker` command. Install Docker, and start it"),
+        ([], {"PATH": "{path}"}, "There is no `docker` command. Install Docker, and start it"),
         (
             ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "{tmp}", "--setenv", "TMPDIR", "{tmp}"],
             {},
@@ -188,6 +188,7 @@ def test_where_there_can_be_no_containers_nothing_is_graded(tmp_path, wrapped, e
     (tmp_path / "own").mkdir()
     folder, output = hand_in(tmp_path / "in", SOLUTION), tmp_path / "grades"
     wrapped = [word.format(tmp=tmp_path / "own") for word in wrapped]
+    env = {name: value.format(path=path_with(tmp_path / "bin")) for name, value in env.items()}
     printed = grade("--submission", folder, "--output", output, wrapped=wrapped, code=1, **env)
     assert sentence in " ".join(printed.split())
     assert "Traceback" not in printed

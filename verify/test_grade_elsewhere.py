@@ -142,8 +142,8 @@ def test_a_proxy_does_not_keep_services_from_each_other(tmp_path):
 
 def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path):
     """Neither locust, nor what looks at the answers, nor what reads how large the batches were."""
-    options = ["--services", "11", "--users", "4", "--duration", "1", "--rounds", "1", "--output", tmp_path]
-    done = run(*COURSE, "loadtest", *options, MODELS_DIR=str(models_for_tests.ready()), **BEHIND_A_PROXY)
+    options = "--services 11 --payload npy --users 4 --duration 1 --rounds 1 --output".split()
+    done = run(*COURSE, "loadtest", *options, tmp_path, MODELS_DIR=str(models_for_tests.ready()), **BEHIND_A_PROXY)
     assert done.returncode == 0, done.stdout + done.stderr
     [turn] = json.loads((tmp_path / "measurements.json").read_text())["turns"]
     assert turn["batches"]

@@ -281,8 +281,7 @@ def moved_in_whole() -> Iterator[object]:
     disk, a crash), they leave half a version, which `list` stumbles over and `latest` may mean.
     Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML moves a version to its place in one step.
 
-    Raises:
-        Problem: the version is in BentoML's store already, or this BentoML saves models in another way.
+    Raises Problem: the version is in BentoML's store already, or this BentoML saves models in another way.
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.models import ModelStore

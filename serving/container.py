@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 from serving import Problem
 
@@ -82,14 +83,11 @@ def serve(service: str, port: int) -> int:
 
 def is_ready(port: int) -> bool:
     """Whether GET /readyz is answered with 200."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    without_proxies = build_opener(ProxyHandler({}))
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        return without_proxies.open(f"http://127.0.0.1:{port}/readyz", timeout=2).status == 200
     except (OSError, HTTPException):
         return False
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

@@ -31,14 +31,11 @@ def open_model(
 ) -> ort.InferenceSession:
     """Load a model file and make sure that it keeps the contract of models/README.md.
 
-    Args:
-        path: an ONNX file.
-        threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
-        providers: execution providers in order of preference. Without a warning, the session has those that there are.
+    threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
+    providers: execution providers in order of preference. Without a warning, the session has those that there are.
 
-    Raises:
-        BadModel: missing, not an ONNX model, or one that does not keep the contract: other inputs or outputs, no
-            label for each class, or no answer to two images.
+    Raises BadModel: missing, not an ONNX model, or one that does not keep the contract: other inputs or outputs, no
+    label for each class, or no answer to two images.
     """
     path = Path(path)
     if not path.is_file():

@@ -17,7 +17,6 @@ from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 from typer import Option
 
@@ -45,29 +44,9 @@ class Model(NamedTuple):
     weights: str
 
 
-class Prediction(BaseModel):
-    """One label of an image."""
-
-    label: str
-    probability: float
-
-
-class Classification(BaseModel):
-    """The five best labels of an image, best first, and where the model's weights came from."""
-
-    predictions: list[Prediction]
-    weights: str
-
-
-# ------------------------------------------------------------------------------ start and stop
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop: uvicorn listens once this yields, and continues here when it stops.
-
-    The model is loaded in the background, so that the probes get an answer meanwhile.
-    """
+    """Uvicorn listens once this yields, and continues here when it stops. The model is loaded in the background."""
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     app.state.model = None
     loading = asyncio.create_task(load(app))
@@ -100,9 +79,6 @@ async def loaded(request: Request) -> Model:
 Loaded = Annotated[Model, Depends(loaded)]
 
 
-# ------------------------------------------------------------------------------ the APIs
-
-
 @app.get("/livez")
 async def livez() -> dict[str, str]:
     """Alive: the process runs and its event loop is free. If this fails, restart the process."""
@@ -130,22 +106,20 @@ def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list
 
 
 @app.post("/classify")
-def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> Classification:
-    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF): the whole body."""
+def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> dict:
+    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
+    Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
+    """
     try:
         batch = preprocess(open_image(image))
     except BadImage as error:
         raise HTTPException(400, str(error)) from error
-    predictions = top5(logits(model, batch)[0], model.labels)
-    return Classification(predictions=predictions, weights=model.weights)
+    return {"predictions": top5(logits(model, batch)[0], model.labels), "weights": model.weights}
 
 
 def logits(model: Model, batch: np.ndarray) -> np.ndarray:
     """(batch, 3, 224, 224) float32 to (batch, 1000) float32."""
     return model.session.run(["output"], {"input": batch})[0]
-
-
-# ------------------------------------------------------------------------------ errors, all of one form
 
 
 @app.exception_handler(AnyHTTPException)

@@ -16,19 +16,11 @@ from course.given.script import run
 
 
 def ask(url: str, images: list[tuple[str, bytes]]) -> Iterator[tuple[str, dict]]:
-    """Send image files to the service's `classify`, one after the other.
+    """Send pairs of a name and an image file to the service at url, and yield each name with the service's answer.
 
-    Args:
-        url: where the service listens.
-        images: pairs of a name and an image file.
-
-    Yields:
-        pairs of a name and an answer: {"predictions": [{"label": str, "probability": float}, ...], "weights": str},
-        or {"error": why the service refused the file}: its status is 4xx then.
-
-    Raises:
-        BentoMLException: the service failed.
-        httpx.TransportError: nothing listens at url.
+    An answer is {"predictions": [{"label": str, "probability": float}, ...], "weights": str}, or {"error": why} where
+    the service refused the file (4xx). Raises BentoMLException if the service failed, httpx.TransportError if nothing
+    listens.
     """
     # The client first asks the service for its APIs; timeout 0: it does not retry for 30 s if nothing listens.
     with bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnxruntime as ort
+import pytest
 from bad_input import QUICK, encoded
 from image_service import assert_does_not_start, expect_answer
 from PIL import Image
@@ -14,7 +15,7 @@ from small_models import small_model
 from under_load import assert_answers_each_their_own, metric, stopped, wait_until
 
 from course.harness import http
-from course.harness.load import CAT, ask
+from course.harness.load import CAT, Answer, ask
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
@@ -29,9 +30,36 @@ def mean(sessions: list[ort.InferenceSession], batch: np.ndarray) -> np.ndarray:
     return np.mean([softmax(session.run(None, {"input": batch})[0]) for session in sessions], axis=0)
 
 
-def assert_answers_all(server: Server) -> None:
+# ------------------------------------------------------------------------------ graded tests of all three
+
+
+@pytest.mark.points(2)
+def test_each_of_400_requests_gets_the_answer_to_its_own_image(server):
     """So many requests that BentoML's client between services would close connections in use."""
     assert_answers_each_their_own(server, QUICK, requests=400, users=8)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_refuses_in_one_sentence(server):
+    """The dependency's own sentence, without JSON in it."""
+    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
+    text = response.text
+    right = response.status_code == 400 and "these 12 bytes are not an image" in text
+    right = right and text.count("error") == 1 and "\\" not in text
+    called, expected = "POST /classify with b'not an image'", "400, and the sentence of open_image, without JSON in it"
+    hint = "reason(error), from serving.service, is the sentence with which a dependency refused"
+    expect_answer(server, response, right, called, expected, hint)
+
+
+# ------------------------------------------------------------------------------ what they have in common
 
 
 def assert_ready_only_with(server: Server, service: str) -> None:
@@ -57,9 +85,30 @@ def assert_ready_only_with(server: Server, service: str) -> None:
 def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> None:
     """/livez, /readyz and /metrics answer while one image is in work: an event loop that is blocked answers nobody.
 
-    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter.
+    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter;
+    three tries, since something else may hold the machine up for a moment.
     """
-    took = []
+    for _ in range(3):
+        answer, seconds, waits = classify_and_look(server, body)
+        longest, (path, _) = max(waits.items())
+        if (
+            right := answer.status == 200
+            and longest < seconds / 2
+            and {status for _, status in waits.values()} == {200}
+        ):
+            break
+    expect(
+        right,
+        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
+        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {path} after {longest:.2f} s",
+        expected="200 for all, the others at once, not when the image is done",
+        hint=f"{hint}{server.last_words()}",
+    )
+
+
+def classify_and_look(server: Server, body: bytes) -> tuple[Answer, float, dict[float, tuple[str, int]]]:
+    """The answer to an image, its seconds, and meanwhile of each GET: its seconds, its path and its status."""
+    took, waits = [], {}
 
     def classify() -> None:
         begun = time.monotonic()
@@ -68,40 +117,13 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
 
     thread = threading.Thread(target=classify)
     thread.start()
-    waits = {}
     while thread.is_alive():
         for path in ("/livez", "/readyz", "/metrics"):
             begun = time.monotonic()
             status = server.request("GET", path).status_code
             waits[time.monotonic() - begun] = path, status
     thread.join()
-    answer, seconds = took[0]
-    longest = max(waits)
-    expect(
-        answer.status == 200 and longest < seconds / 2 and {status for _, status in waits.values()} == {200},
-        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
-        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {waits[longest]} after {longest:.2f} s",
-        expected="200 for all, the others at once, not when the image is done",
-        hint=f"{hint}{server.last_words()}",
-    )
-
-
-def assert_listens_while_decoding(server: Server) -> None:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
-    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
-
-
-def assert_refuses_in_one_sentence(server: Server) -> None:
-    """The dependency's own sentence, without JSON in it."""
-    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
-    text = response.text
-    right = response.status_code == 400 and "these 12 bytes are not an image" in text
-    right = right and text.count("error") == 1 and "\\" not in text
-    called, expected = "POST /classify with b'not an image'", "400, and the sentence of open_image, without JSON in it"
-    hint = "reason(error), from serving.service, is the sentence with which a dependency refused"
-    expect_answer(server, response, right, called, expected, hint)
+    return *took[0], waits
 
 
 def requests_counted(server: Server, service: str) -> int:

@@ -90,15 +90,7 @@ def small_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_models(tmp_path_factory.mktemp("small_models"), resnet18={"white": "slowish"})
 
 
-@pytest.fixture(scope="module")
-def small_session(small_models_dir: Path):
-    """ONNX Runtime's session with that resnet18, as it was at first."""
-    import onnxruntime as ort
-
-    return ort.InferenceSession((small_models_dir / "resnet18.onnx").read_bytes(), providers=["CPUExecutionProvider"])
-
-
-# ------------------------------------------------------------------------------ of exercises 10 to 16
+# ------------------------------------------------------------------------------ of exercises 09 to 16
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +107,15 @@ def notes(folder: Path, tmp_path_factory: pytest.TempPathFactory):
     return Notes(tmp_path_factory.mktemp("notes"), folder)
 
 
+@pytest.fixture
+def working(server: Server) -> Server:
+    """The server, once it classifies at all: what comes next would wait long for one that does not."""
+    from image_service import assert_still_serves
+
+    assert_still_serves(server, "before that")
+    return server
+
+
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, submission: Submission, notes) -> Iterator[Server]:
     """The service of a module's SERVICE."""
@@ -123,8 +124,26 @@ def server(request: pytest.FixtureRequest, submission: Submission, notes) -> Ite
 
 
 @pytest.fixture(scope="module")
-def sessions(folder: Path) -> list:
-    """ONNX Runtime's sessions with model_a and model_b, as they were when the server started."""
+def model(folder: Path):
+    """ONNX Runtime's session with the resnet18 of that folder."""
     import onnxruntime as ort
 
-    return [ort.InferenceSession((folder / name).read_bytes()) for name in ("model_a.onnx", "model_b.onnx")]
+    return ort.InferenceSession(folder / "resnet18.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def sessions(folder: Path) -> list:
+    """As model, with model_a and model_b."""
+    import onnxruntime as ort
+
+    return [ort.InferenceSession(folder / name) for name in ("model_a.onnx", "model_b.onnx")]
+
+
+@pytest.fixture(scope="module")
+def unfinished(server: Server) -> Iterator:
+    """A request to the server that does not end by itself: see under_load.py."""
+    from under_load import Unfinished
+
+    request = Unfinished(server)
+    yield request
+    request.close()

@@ -1,4 +1,4 @@
-"""Graded tests of exercises 09 and 10: both APIs, and what callers send. A module that imports them has a `server`."""
+"""Graded tests of exercises 09 to 13: both APIs, and what callers send."""
 
 import image_service
 import numpy as np
@@ -15,28 +15,28 @@ from serving.model import weights
 
 
 @pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, session):
+def test_predict_answers_the_models_logits(server, model):
     images = image_service.tensor(CAT, COFFEE)
-    image_service.assert_predicts(server, session, images, "POST /predict with two preprocessed photographs as JSON")
+    image_service.assert_predicts(server, model, images, "POST /predict with two preprocessed photographs as JSON")
 
 
 @pytest.mark.points(0.25)
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
-def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
+def test_predict_takes_a_batch_of_any_numeric_type(server, model, dtype):
     images = np.random.default_rng(0).integers(0, 4, size=(16, 3, 224, 224)).astype(dtype)
-    image_service.assert_predicts(server, session, images, f"POST /predict with 16 images of {dtype} numbers")
+    image_service.assert_predicts(server, model, images, f"POST /predict with 16 images of {dtype} numbers")
 
 
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
-def test_classify_answers_the_five_best_labels(server, session, image):
-    image_service.assert_classifies(server, session, image, weights=weights(session))
+def test_classify_answers_the_five_best_labels(server, model, image):
+    image_service.assert_classifies(server, model, image, weights=weights(model))
 
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("kind", IMAGES)
-def test_classify_takes_every_kind_of_image(server, session, kind):
-    image_service.assert_classifies(server, session, kind)
+def test_classify_takes_every_kind_of_image(server, model, kind):
+    image_service.assert_classifies(server, model, kind)
 
 
 @pytest.mark.points(0.5)
@@ -54,13 +54,9 @@ def test_each_caller_gets_the_answer_to_their_own_image(server):
     alone = Alone(server)
     bodies = 10 * [*PHOTOGRAPHS, b"not an image", b""]
     answered, called = at_once(server, "/classify", bodies, users=40), "40 POST /classify at once, half of them bad"
-    expect(
-        [one.status for one in answered] == 10 * [200, 200, 400, 400],
-        called=called,
-        got=tally(answered),
-        expected="200 for the images, 400 for the others",
-        hint=f"a request must not fail because of others.{server.last_words()}",
-    )
+    right = [one.status for one in answered] == 10 * [200, 200, 400, 400]
+    hint = f"a request must not fail because of others.{server.last_words()}"
+    expect(right, called=called, got=tally(answered), expected="200 for the images, 400 for the others", hint=hint)
     alone.assert_same(answered, called)
 
 
@@ -106,7 +102,7 @@ def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
 
 @pytest.mark.points(0.125)
 @pytest.mark.parametrize("path", ["/predict", "/classify"])
-@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "Multipart/Form-Data; boundary=x"])
 def test_refuses_forms(server, path, content_type):
     response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
     assert_refused(server, f"POST {path} with the content type {content_type}", response, statuses=(400, 415))

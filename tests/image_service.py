@@ -9,6 +9,7 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
+from course import ROOT
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
@@ -170,13 +171,25 @@ def assert_refuses_bad_tensors(server: Server) -> None:
 
 def assert_does_not_start(submission: Submission, file: str, env: dict[str, str], says: str) -> None:
     """`bentoml serve` ends by itself, with one sentence that holds `says`, before any worker has begun."""
+    hint = "check under @bentoml.on_deployment or at import, before any worker starts, and raise BentoMLException"
     with submission.starting(file, env=env) as server:
-        code = server.exit_code(40)
-        log = server.log.read_text(errors="replace")
+        assert_ends_with(server, f"bentoml serve {Path(file).stem}:ImageClassifierService", env, says, hint)
+
+
+def assert_ends_with(server: Server, command: str, env: dict[str, str], says: str, hint: str) -> None:
+    """A server that is starting ends with one sentence instead."""
+    code, log = server.exit_code(40), server.log.read_text()
     expect(
         code not in (None, 0) and says in log and "Traceback" not in log and len(log) < 1500,
-        called=f"bentoml serve {file.removesuffix('.py')}:ImageClassifierService with {env}",
+        called=f"{command} with {env}",
         got=f"{'it goes on' if code is None else f'exit code {code}'}: {log[-500:]}",
         expected=f"a non-zero exit code within 40 s and one sentence with {says!r}",
-        hint="check under @bentoml.on_deployment or at import, before any worker starts, and raise BentoMLException",
+        hint=hint,
     )
+
+
+def without_torch(folder: Path, models_dir: Path) -> dict[str, str]:
+    """An environment in which an import of torch or torchvision ends the program."""
+    for name in ("torch", "torchvision"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
+    return {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{folder}:{ROOT}"}

@@ -22,11 +22,8 @@ def transformed(image_paths: list[Path]) -> list[np.ndarray]:
     return [transform(Image.open(path))[None].numpy() for path in image_paths]
 
 
-def random_checkpoint(path: Path, architecture: str = "resnet18", value: float | None = None) -> Path:
-    """Save the state of a random classifier, every weight set to value where one is given."""
+def random_checkpoint(path: Path, architecture: str) -> Path:
+    """Save the state of a random classifier."""
     torch.manual_seed(11)
-    state = torchvision.models.get_model(architecture, weights=None).state_dict()
-    if value is not None:
-        state = {name: torch.full_like(one, value) if one.is_floating_point() else one for name, one in state.items()}
-    torch.save(state, path)
+    torch.save(torchvision.models.get_model(architecture, weights=None).state_dict(), path)
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from scripts import expect_equal, expect_one_sentence, expect_success
+from scripts import expect_close, expect_equal, expect_one_sentence, expect_success
 from small_models import small_model
 
 from course.given.turns import speedup
@@ -20,6 +20,7 @@ from course.isolation import sandbox
 
 # Functions cannot travel to the student's process, so these call the student's ones on the spot; see driving.py.
 DRIVER = '''
+import sys
 import time
 
 def set_back():
@@ -75,7 +76,8 @@ def try_pytorch_runner(path, images, threads):
     runner = load(path).pytorch_runner(model, threads)
     answer = runner(images)
     load(path).pytorch_runner(model, threads, autograd=True)(images)
-    return {"answer": answer, "threads": torch.get_num_threads(), "recorded": model.recorded}
+    return {"answer": answer, "threads": torch.get_num_threads(), "recorded": model.recorded,
+            "other": "onnxruntime" in sys.modules}
 
 def try_onnxruntime_runner(path, models, images):
     import os, threading
@@ -86,7 +88,7 @@ def try_onnxruntime_runner(path, models, images):
     for number, model in enumerate(models, 1):  # with one thread, then with two, ...
         runners.append(open_model(model, number))
         counts.append(psutil.Process().num_threads())
-    return {"answers": [runner(images) for runner in runners], "counts": counts}
+    return {"answers": [runner(images) for runner in runners], "counts": counts, "other": "torch" in sys.modules}
 '''
 FILE = "ex05_benchmark.py"
 SAME = 1e-3  # seconds: another steady clock may be a little coarser
@@ -97,17 +99,12 @@ def test_pytorch_runs_as_it_serves(drive):
     images = np.random.default_rng(1).normal(3, 2, size=(2, 3, 4, 4)).astype(np.float32)
     threads = 1 + (os.cpu_count() or 1)  # not what PyTorch takes by itself
     got = drive("try_pytorch_runner", images=images, threads=threads, timeout=60)
-    same = isinstance(got["answer"], np.ndarray) and np.allclose(got["answer"], images.reshape(2, -1), atol=1e-3)
-    expect(
-        same,
-        called="pytorch_runner(model, threads)(images), a model with a new batch normalisation",
-        got=got["answer"],
-        expected="an array with the images as they are: its mean is 0 and its deviation 1 unless it is trained",
-        hint="model.eval() before the first call; torch.from_numpy(images), and .numpy() of the answer",
-    )
+    called = "pytorch_runner(model, threads)(images), a model with a new batch normalisation: the images as they are"
+    hint = "model.eval() before the first call; torch.from_numpy(images), and .numpy() of the answer"
+    expect_close(got["answer"], images.reshape(2, -1), 1e-3, called=called, hint=hint)
     expect_equal(
-        {"kept for a backward pass": got["recorded"], "threads": got["threads"]},
-        {"kept for a backward pass": [False, True], "threads": threads},
+        {"kept for a backward pass": got["recorded"], "threads": got["threads"], "ONNX Runtime, too": got["other"]},
+        {"kept for a backward pass": [False, True], "threads": threads, "ONNX Runtime, too": False},
         called=f"pytorch_runner(model, threads={threads})(images), and the same with autograd=True",
         hint="torch.set_num_threads(threads); with torch.inference_mode(not autograd): around the call",
     )
@@ -119,17 +116,16 @@ def test_onnxruntime_runs_with_the_threads_that_it_is_given(drive, tmp_path):
     images = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
     got = drive("try_onnxruntime_runner", models=[str(path) for path in paths], images=images, timeout=60)
     (expected,) = ort.InferenceSession(paths[0]).run(None, {"warm_up": images})
-    expect(
-        all(isinstance(one, np.ndarray) and np.allclose(one, expected, atol=1e-4) for one in got["answers"]),
-        called="onnxruntime_runner(path, threads)(images), models whose inputs have other names",
-        got=got["answers"],
-        expected=f"the first output of each: {expected.shape}",
-        hint="session.get_inputs()[0].name; session.run(None, {name: images})[0]",
-    )
+    for path, answer in zip(paths, got["answers"], strict=True):
+        called = f"onnxruntime_runner(path, threads)(images), a model whose input is {path.stem!r}"
+        hint = "session.get_inputs()[0].name; session.run(None, {name: images})[0]"
+        expect_close(answer, expected, 1e-4, called=called, hint=hint)
     _, one, two, three = got["counts"]
     called = "onnxruntime_runner(path, threads=2), then another with threads=3: new threads of the process"
     hint = "options.intra_op_num_threads = threads, given to ort.InferenceSession; the thread that calls is one of them"
     expect_equal([two - one, three - two], [1, 2], called=called, hint=hint)
+    hint = "import the runtime inside its function: each process imports the one that it measures, and no other"
+    expect_equal(got["other"], False, called="onnxruntime_runner(): whether PyTorch is imported as well", hint=hint)
 
 
 @pytest.mark.points(1.5)
@@ -219,8 +215,10 @@ def report(submission: Submission, models_dir: Path, tmp_path_factory: pytest.Te
         shutil.copy(models_dir / "resnet18.onnx", models)
     finished = submission.run(FILE, *arguments, env={"MODELS_DIR": str(models)}, timeout=240, writes=[models])
     called = f"python {FILE} --quick --size 64 --batch 1 --batch 3 --rounds 2"
-    expected = "a table with the speed-up of ONNX Runtime over PyTorch eager"
-    expect_success(finished, "over eager", called=called, expected=expected, hint="run the same command yourself")
+    expected = "two tables: the speed-up of ONNX Runtime over PyTorch eager, and what a new process needs"
+    expect_success(
+        finished, "over eager", "A new process", called=called, expected=expected, hint="run the same command yourself"
+    )
     return folder
 
 
@@ -239,6 +237,12 @@ def test_the_report_says_what_was_measured_and_how(report):
     assert measured["machine"]["cpu"]
     rows = list(csv.DictReader(written.read(report / "table.csv").decode().splitlines()))
     assert [(row["size"], row["batch"], row["runtime"]) for row in rows] == [("64", b, n) for b in "13" for n in names]
+    for row in rows:
+        own = [turn["seconds"][f"64x{row['batch']}"] for turn in turns if turn["runtime"] == row["runtime"]]
+        shown = [float(row[f"{name}_ms"]) for name in ("lower_quartile", "median", "upper_quartile")]
+        assert np.allclose(shown, 1000 * np.percentile(np.concatenate(own), [25, 50, 75]), rtol=1e-3)
+        if row["runtime"] == "onnxruntime dynamo":
+            assert float(row["low"]) <= float(row["speedup"]) <= float(row["high"])
     pictures = ["latency_by_size.png", "throughput_by_batch.png"]
     for picture in pictures:
         assert written.beginning(report / picture, 4) == b"\x89PNG"

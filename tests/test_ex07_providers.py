@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
-from scripts import expect_equal, expect_one_sentence, expect_success
+from scripts import expect_equal, expect_one_sentence, expect_problem, expect_success
 from small_models import small_model
 
 from course.harness.submission import Submission
@@ -125,7 +125,14 @@ def test_an_unknown_provider_is_one_sentence(submission, model, names, meant):
     assert "VitisAIExecutionProvider" not in finished.output.splitlines()[-1], "it lists names that nobody meant"
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
+def test_no_provider_is_one_sentence(submission, model):
+    """ONNX Runtime takes the CPU, without a word."""
+    given, hint = {"model_path": model, "wanted": []}, "require_known(wanted) comes first"
+    expect_problem(submission, FILE, "outcome", called="outcome('small.onnx', [])", hint=hint, **given)
+
+
+@pytest.mark.points(0.5)
 def test_a_missing_or_broken_model_is_one_sentence(submission, tmp_path):
     (tmp_path / "note.onnx").write_text("This is a note, not a model.\n" * 100)
     for name in ("nowhere.onnx", "note.onnx"):

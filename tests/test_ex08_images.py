@@ -22,6 +22,7 @@ from image_builds import (
     container,
     make_context,
 )
+from scripts import expect_equal
 
 from course import ROOT
 from course.base import docker
@@ -134,6 +135,10 @@ def test_an_image_holds_what_runs_and_nothing_of_what_built_it(kind, images):
         "models that it does not run": rf"/resnet18\.{other_model}$",
     }
     assert_holds(images(kind), f"{kind} image", needed="serving/inference.py", unwanted=unwanted)
+    if kind == "onnx":
+        told = "ORT_DISABLE_TELEMETRY=1" in docker.inspect(images(kind))["Config"]["Env"]
+        hint = "ENV ORT_DISABLE_TELEMETRY=1 in the last stage: ONNX Runtime reports its use otherwise"
+        expect_equal(told, True, called="docker inspect: whether Env holds ORT_DISABLE_TELEMETRY=1", hint=hint)
 
 
 @pytest.mark.points(1)

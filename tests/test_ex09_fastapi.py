@@ -29,15 +29,20 @@ from image_api import (  # noqa: F401
     test_refuses_forms,
 )
 from noted import Notes
+from under_load import UNFINISHED
 
-from course import ROOT
 from course.base.processes import free_port, left_behind, wait
 from course.harness import http
 from course.harness.server import Server
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect
 
 FILE = "ex09_fastapi.py"
+
+
+@pytest.fixture(scope="module")
+def folder(fresh_models_dir: Path) -> Path:
+    return fresh_models_dir
 
 
 @pytest.fixture(scope="module")
@@ -69,32 +74,17 @@ def test_is_alive_but_not_ready_while_the_model_is_loaded(submission, fresh_mode
     with submission.starting_app(FILE, env=notes.env) as server:
         notes.wait_until_held(server, "load")
         got = {path: answer(server, path) for path in ("/livez", "/readyz")}
+        got["/classify"] = server.request("POST", "/classify", content=CAT.read_bytes()).status_code
         expect(
-            got == {"/livez": 200, "/readyz": 503},
-            called="GET /livez and GET /readyz while the model is being loaded",
+            got == {"/livez": 200, "/readyz": 503, "/classify": 503},
+            called="GET /livez, GET /readyz and POST /classify while the model is being loaded",
             got=got,
-            expected="200 from /livez, 503 from /readyz: alive, but send nothing here yet",
-            hint="uvicorn listens once lifespan yields: start the loading before that as a task, and in a thread",
-        )
-        status = server.request("POST", "/classify", content=CAT.read_bytes()).status_code
-        expect(
-            status == 503,
-            called="POST /classify while the model is being loaded",
-            got=status,
-            expected="503: it is the service that is not ready, not the request that is wrong",
-            hint="Depends(loaded), with a function `loaded` that raises HTTPException(503, ...)",
+            expected="200 from /livez, 503 from the others: alive, but send nothing here yet",
+            hint="uvicorn listens once lifespan yields: start the loading before that as a task, and in a thread; "
+            "Depends(loaded), with a function `loaded` that raises HTTPException(503, ...)",
         )
         notes.go_on("load")
-        give_up = time.monotonic() + 60
-        while (got := answer(server, "/readyz")) != 200 and time.monotonic() < give_up:
-            time.sleep(0.1)
-        expect(
-            got == 200,
-            called="GET /readyz, up to 60 s after the model was loaded",
-            got=got,
-            expected="200",
-            hint=f"keep the session where /readyz looks for it.{server.last_words()}",
-        )
+        server.wait_until_ready("uvicorn ex09_fastapi:app, the model loaded", 60)
         image_service.assert_still_serves(server, "once ready")
 
 
@@ -122,7 +112,7 @@ def in_the_background(server: Server, notes: Notes) -> Iterator[dict[int, object
 
 
 @pytest.mark.points(2)
-def test_answers_others_while_the_model_runs_and_loads_it_once(submission, session, fresh_models_dir, tmp_path):
+def test_answers_others_while_the_model_runs_and_loads_it_once(submission, model, fresh_models_dir, tmp_path):
     notes = Notes(tmp_path, fresh_models_dir)
     with submission.serve_app(FILE, env=notes.env) as server:
         notes.note_runs()
@@ -140,15 +130,10 @@ def test_answers_others_while_the_model_runs_and_loads_it_once(submission, sessi
         for number, got in answers.items():
             images = np.full((number, 3, 224, 224), number, "float32")
             called = f"POST /predict with {number} images, three batches at once"
-            image_service.assert_logits(got, session.run(None, {"input": images})[0], called, server)
-        loads = len(notes.threads("load"))
-        expect(
-            loads == 1,
-            called="uvicorn ex09_fastapi:app, and three requests",
-            got=f"the model was loaded {loads} times",
-            expected="once, when the application starts",
-            hint="open_model() belongs into lifespan, not into a request and not beside it",
-        )
+            image_service.assert_logits(got, model.run(None, {"input": images})[0], called, server)
+        called, got = "uvicorn ex09_fastapi:app, and three requests", f"{len(notes.threads('load'))} loads of the model"
+        hint = "open_model() belongs into lifespan, not into a request and not beside it"
+        expect(got.startswith("1 "), called=called, got=got, expected="one, when the application starts", hint=hint)
 
 
 # ------------------------------------------------------------------------------ start and stop
@@ -159,17 +144,12 @@ def test_answers_others_while_the_model_runs_and_loads_it_once(submission, sessi
 def test_does_not_start_without_a_model(submission, tmp_path, kind):
     if kind == "broken":
         (tmp_path / "resnet18.onnx").write_bytes(b"\x08\x0a" + b"not a model" * 100)
-    with submission.starting_app(FILE, env={"MODELS_DIR": str(tmp_path)}) as server:
-        if (code := server.exit_code()) is None:
-            fail(f"`uvicorn ex09_fastapi:app` goes on without a model that can be loaded.{server.last_words()}")
-        log = server.log.read_text(errors="replace")
-        expect(
-            code != 0 and "resnet18.onnx" in log and "Traceback" not in log,
-            called=f"uvicorn ex09_fastapi:app with a {kind} models/resnet18.onnx",
-            got=f"exit code {code}: {log[-500:]}",
-            expected="a non-zero exit code within 30 s, and one sentence that names the file",
-            hint="catch what open_model() raises, log its sentence, and signal.raise_signal(signal.SIGTERM)",
-        )
+    env, hint = (
+        {"MODELS_DIR": str(tmp_path)},
+        "catch what open_model() raises, log it, signal.raise_signal(signal.SIGTERM)",
+    )
+    with submission.starting_app(FILE, env=env) as server:
+        image_service.assert_ends_with(server, "uvicorn ex09_fastapi:app", env, "resnet18.onnx", hint)
 
 
 @contextmanager
@@ -208,16 +188,19 @@ def test_the_script_serves_so_many_connections_and_ends_with_ctrl_c(submission, 
         assert_ends(server, signal.SIGINT, ", while clients are still sending")
 
 
-UNFINISHED = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
-
-
 @pytest.mark.points(0.25)
 def test_sigterm_leaves_no_process(submission, small_models_dir):
     with script(submission, small_models_dir) as server:
         assert_ends(server, signal.SIGTERM, "", without="Traceback")
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(0.25)
+def test_says_what_was_expected(server):
+    """Also where FastAPI refuses by itself."""
+    image_service.assert_refused(server, "POST /predict with `{`", image_service.post_json(server, "{"))
+
+
+@pytest.mark.points(0.25)
 def test_a_port_that_is_taken_is_one_sentence(submission, server):
     port = httpx.URL(server.url).port
     finished = submission.run(FILE, "--port", port)
@@ -231,10 +214,6 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
 
 
 @pytest.mark.points(0.5)
-def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """An import of torch or torchvision finds these modules instead, which end the program."""
-    for name in ("torch", "torchvision"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
-    poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with submission.serve_app(FILE, env=poisoned) as server:
+def test_serves_without_torch(submission, small_models_dir, tmp_path):
+    with submission.serve_app(FILE, env=image_service.without_torch(tmp_path, small_models_dir)) as server:
         image_service.assert_still_serves(server, "where torch and torchvision cannot be imported")

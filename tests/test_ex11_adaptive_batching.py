@@ -5,12 +5,20 @@ import re
 from collections import Counter
 
 import image_service
-import locust_runs
 import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import BAD_NPY, CAT, COFFEE, npy
+from image_api import (  # noqa: F401
+    test_classify_answers_the_five_best_labels,
+    test_predict_answers_the_models_logits,
+)
+from locust_runs import (  # noqa: F401
+    test_the_locust_file_counts_refusals_as_failures,
+    test_the_locust_file_neither_waits_nor_prepares_between_requests,
+    test_the_locust_file_sends_each_payload,
+)
 
 from course.harness.load import Answer, at_once, tally
 from course.harness.server import Server
@@ -18,14 +26,8 @@ from course.harness.verdicts import expect
 
 SERVICE = "ex11_adaptive_batching.py"
 LIMIT = 32
+CHECK = "as_batch or read_npy in the annotation of the argument, which is read before the queue"
 USERS = 200
-
-
-@pytest.fixture
-def working(server: Server) -> Server:
-    """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    image_service.assert_still_serves(server, "before the load")
-    return server
 
 
 def as_json(images: np.ndarray) -> bytes:
@@ -78,47 +80,33 @@ class Batches:
 # ------------------------------------------------------------------------------ one caller
 
 
-@pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, small_session):
-    images = image_service.tensor(CAT, COFFEE)
-    image_service.assert_predicts(
-        server, small_session, images, "POST /predict with two preprocessed photographs as JSON"
-    )
-
-
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "fortran"])
-def test_predict_npy_takes_a_npy_file(server, small_session, kind):
+def test_predict_npy_takes_a_npy_file(server, model, kind):
     """Of any numeric type, and with the first axis varying fastest, as MATLAB and some NumPy functions leave it."""
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224))
     array = np.asfortranarray(images, "float32") if kind == "fortran" else images.astype(kind)
     called = f"POST /predict_npy with a {kind} array of shape (5, 3, 224, 224)"
-    image_service.assert_predicts(server, small_session, images, called, npy(array))
-
-
-@pytest.mark.points(0.5)
-@pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
-def test_classify_answers_the_five_best_labels(server, small_session, image):
-    image_service.assert_classifies(server, small_session, image)
+    image_service.assert_predicts(server, model, images, called, npy(array))
 
 
 # ------------------------------------------------------------------------------ many callers
 
 
 @pytest.mark.points(3)
-def test_each_caller_gets_the_answer_to_their_own_images(working, small_session):
+def test_each_caller_gets_the_answer_to_their_own_images(working, model):
     """1 to 16 images from each of 16 callers, 136 in all: batches are joined, split at their limit, and taken apart."""
     sizes = np.random.default_rng(0).permutation(np.arange(1, 17))
     images = np.split(different_images(136), np.cumsum(sizes)[:-1])
     answers = at_once(working, "/predict_npy", [npy(own) for own in images], users=16)
     for own, answer in zip(images, answers, strict=True):
         called = f"POST /predict_npy with {len(own)} images, while 15 others send theirs"
-        assert_answers_logits(working, small_session, own, [answer], called)
+        assert_answers_logits(working, model, own, [answer], called)
 
 
 @pytest.mark.points(1.5)
 @pytest.mark.parametrize(("api", "encode"), [("predict", as_json), ("predict_npy", npy)], ids=["json", "npy"])
-def test_a_bad_request_harms_no_neighbour(working, small_session, api, encode):
+def test_a_bad_request_harms_no_neighbour(working, model, api, encode):
     """It is refused before the queue: the metric counts the good ones alone."""
     good = different_images(16)
     bad = [encode(np.zeros((1, 3, 224, 223))), encode(np.full((1, 3, 224, 224), np.nan)), encode(np.zeros((17, 1)))]
@@ -126,26 +114,19 @@ def test_a_bad_request_harms_no_neighbour(working, small_session, api, encode):
     batches = Batches(working, api)
     answers = at_once(working, f"/{api}", bodies, users=32)
     called = f"16 good and 16 bad POST /{api} at once"
-    expect(
-        [one.status for one in answers] == [200, 400] * 16,
-        called=called,
-        got=tally(answers),
-        expected="16 x 200, 16 x 400",
-        hint=f"check in the annotation of the argument, which is read before the queue.{working.last_words()}",
-    )
-    assert_answers_logits(working, small_session, good, answers[::2], called)
+    right, hint = [one.status for one in answers] == [200, 400] * 16, f"{CHECK}.{working.last_words()}"
+    expect(right, called=called, got=tally(answers), expected="16 x 200, 16 x 400", hint=hint)
+    assert_answers_logits(working, model, good, answers[::2], called)
     queued, _, _ = batches.read()
+    got = f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum"
+    called = f"{called}, then GET /metrics"
     expect(
-        queued == 16,
-        called=f"{called}, then GET /metrics",
-        got=f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum",
-        expected="16: the good ones",
-        hint=f"@bentoml.api(batchable=True, ...); as_batch or read_npy in the annotation.{working.last_words()}",
+        queued == 16, called=called, got=got, expected="16: the good ones", hint=f"@bentoml.api(**BATCHING); {CHECK}"
     )
 
 
 @pytest.mark.points(3)
-def test_batches_form_and_stay_within_the_limit(working, small_session):
+def test_batches_form_and_stay_within_the_limit(working, model):
     """With one image a request, requests are rows, so the metric, which counts requests, proves both.
 
     On images that are nearly white the model takes a tenth of a second: meanwhile, requests gather.
@@ -156,9 +137,7 @@ def test_batches_form_and_stay_within_the_limit(working, small_session):
     answers = at_once(working, "/predict_npy", bodies, users=USERS)
     called = f"{len(answers)} x POST /predict_npy from {USERS} users at once, four images in turn"
     for number, image in enumerate(images):
-        assert_answers_logits(
-            working, small_session, np.stack([image] * (len(answers) // 4)), answers[number::4], called
-        )
+        assert_answers_logits(working, model, np.stack([image] * (len(answers) // 4)), answers[number::4], called)
     queued, number, within = batches.read()
     expect(
         queued == len(answers) and number == within and number <= queued / 4,
@@ -170,18 +149,15 @@ def test_batches_form_and_stay_within_the_limit(working, small_session):
 
 
 @pytest.mark.points(1.5)
-def test_batching_can_be_switched_off_to_compare(submission, working, small_models_dir, small_session):
+def test_batching_can_be_switched_off_to_compare(submission, working, small_models_dir, model):
     images = different_images(8)
     with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir), "BATCHING": "0"}) as server:
         answers = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
-        assert_answers_logits(server, small_session, images, answers, "BATCHING=0: POST /predict_npy")
-        expect(
-            "adaptive_batch_size_count" not in server.request("GET", "/metrics").text,
-            called="BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics",
-            got="a count of batches",
-            expected="no bentoml_service_adaptive_batch_size: every request runs by itself",
-            hint="@bentoml.api(**BATCHING), where BATCHING is empty",
-        )
+        assert_answers_logits(server, model, images, answers, "BATCHING=0: POST /predict_npy")
+        off = "adaptive_batch_size_count" not in server.request("GET", "/metrics").text
+        called, wanted = "BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics", "every request runs by itself"
+        hint = "@bentoml.api(**BATCHING), where BATCHING is empty"
+        expect(off, called=called, got="a count of batches", expected=wanted, hint=hint)
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -197,21 +173,3 @@ def test_predict_npy_refuses_what_is_no_batch_of_images(server):
     for kind, body in BAD_NPY.items():
         response = server.request("POST", "/predict_npy", content=body)
         image_service.assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
-
-
-# ------------------------------------------------------------------------------ the load
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_sends_each_payload(submission):
-    locust_runs.assert_sends_each_payload(submission)
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission):
-    locust_runs.assert_does_not_wait(submission)
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_counts_refusals_as_failures(submission):
-    locust_runs.assert_counts_refusals(submission)

@@ -8,6 +8,7 @@ import image_service
 import pytest
 import under_load
 from bad_input import CAT, COFFEE
+from image_api import test_predict_answers_the_models_logits  # noqa: F401
 from noted import Notes, assert_opens_its_model_once
 
 from course.harness.load import workers
@@ -24,13 +25,6 @@ def server(submission: Submission, notes: Notes):
     """Three workers, each with its share of the cores."""
     with submission.serve(SERVICE, env=notes.env | {"WORKERS": "3"}) as running:
         yield running
-
-
-@pytest.fixture
-def working(server: Server) -> Server:
-    """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    image_service.assert_still_serves(server, "before that")
-    return server
 
 
 @contextmanager
@@ -119,19 +113,12 @@ def test_says_which_setting_is_wrong(submission, working, small_models_dir):
 
 
 @pytest.mark.points(2)
-def test_every_worker_answers_while_the_others_hang(working, small_session):
+def test_every_worker_answers_while_the_others_hang(working, model):
     """All but one are stopped in turn. A hung worker costs what it has accepted; new connections go to the others."""
     for awake in (own := workers(working)):
         with under_load.standing_still([one for one in own if one != awake]):
             for image in (CAT, COFFEE):
-                image_service.assert_classifies(working, small_session, image)
-
-
-@pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, small_session):
-    images = image_service.tensor(CAT, COFFEE)
-    called = "POST /predict with two preprocessed photographs as JSON"
-    image_service.assert_predicts(server, small_session, images, called)
+                image_service.assert_classifies(working, model, image)
 
 
 @pytest.mark.points(1)

@@ -5,7 +5,12 @@ import httpx
 import pytest
 import under_load
 from bad_input import CAT, IMAGES
-from composed_service import mean
+from composed_service import (  # noqa: F401
+    mean,
+    test_each_of_400_requests_gets_the_answer_to_its_own_image,
+    test_listens_while_an_image_is_decoded,
+    test_refuses_in_one_sentence,
+)
 from image_service import assert_classified, assert_still_serves, expect_answer
 from noted import assert_opens_its_model_once
 from small_models import small_models
@@ -67,21 +72,6 @@ def test_names_the_model_that_does_not_answer(server):
 @pytest.mark.parametrize("service", ["ModelA", "ModelB"])
 def test_opens_each_model_once_with_one_thread(server, notes, service):
     assert_opens_its_model_once(server, notes, service, threads=1)
-
-
-@pytest.mark.points(2)
-def test_each_of_400_requests_gets_the_answer_to_its_own_image(server):
-    composed_service.assert_answers_all(server)
-
-
-@pytest.mark.points(1)
-def test_refuses_in_one_sentence(server):
-    composed_service.assert_refuses_in_one_sentence(server)
-
-
-@pytest.mark.points(1)
-def test_listens_while_an_image_is_decoded(server):
-    composed_service.assert_listens_while_decoding(server)
 
 
 @pytest.mark.points(1)

@@ -279,13 +279,11 @@ BAD_ARCHIVES = {
 def test_a_bad_archive_fails_with_a_reason(server, kind):
     task = submit(server, BAD_ARCHIVES[kind]())
     state, response = ended(server, task), result(server, task)
-    expect(
-        state["status"] == "failed" and "expected" in str(state["error"]) and response.status_code == 400,
-        called=f"a task with an archive {kind.replace('_', ' ')}",
-        got=f"/progress: {state}; {ROUTE}/get: {response.status_code} {response.text[:200]}",
-        expected='"failed", and in "error" what was expected; 400 where the result is fetched',
-        hint=f"open_archive raises BadArchive with the sentence.{server.last_words()}",
-    )
+    got = f"/progress: {state}; {ROUTE}/get: {response.status_code} {response.text[:200]}"
+    expected = '"failed", and in "error" what was expected; 400 where the result is fetched'
+    hint = f"open_archive raises BadArchive with the sentence.{server.last_words()}"
+    right = state["status"] == "failed" and "expected" in str(state["error"]) and response.status_code == 400
+    expect(right, called=f"a task with an archive {kind.replace('_', ' ')}", got=got, expected=expected, hint=hint)
     image_service.assert_still_serves(server, f"after an archive {kind.replace('_', ' ')}")
 
 
@@ -298,13 +296,12 @@ def test_an_archive_is_deleted_when_its_task_has_ended(server, home):
     tasks = [submit(server, archive) for archive in (archive_of([CAT]), b"no archive", slow(100))]
     under_work = kept() - before
     states = [ended(server, tasks[0]), ended(server, tasks[1]), progress(server, tasks[2], "/cancel")]
-    expect(
-        under_load.wait_until(lambda: not kept() - before, seconds=10) and bool(under_work),
-        called=f"three tasks, which are {', '.join(state['status'] for state in states)}",
-        got=f"{len(kept() - before)} of their archives are still on the disk",
-        expected="none: an archive is deleted when its task has completed, failed or been cancelled",
-        hint="archive.unlink(missing_ok=True), after `with task.scope`",
-    )
+    right = under_load.wait_until(lambda: not kept() - before, seconds=10) and bool(under_work)
+    called = f"three tasks, which are {', '.join(state['status'] for state in states)}"
+    got = f"{len(kept() - before)} of their archives are still on the disk"
+    expected = "none: an archive is deleted when its task has completed, failed or been cancelled"
+    hint = "archive.unlink(missing_ok=True), after `with task.scope`"
+    expect(right, called=called, got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.25)
@@ -347,21 +344,17 @@ def test_progress_is_told_and_others_are_answered_meanwhile(server, small_sessio
         image_service.assert_classifies(server, small_session, image)
     wait_until(server, task, lambda state: state["done"] > begun["done"], "further on")
     later = progress(server, task)
-    expect(
-        begun["total"] == 20 and later["done"] < 20 and later["status"] == "in_progress",
-        called="POST /progress before and after three POST /classify, while a task of 20 images runs",
-        got=f"{begun}, then {later}",
-        expected="in_progress both times, of a total of 20, and more done the second time",
-        hint="make classify_archive a coroutine and run each image in a thread (anyio.to_thread.run_sync)",
-    )
+    called = "POST /progress before and after three POST /classify, while a task of 20 images runs"
+    expected = "in_progress both times, of a total of 20, and more done the second time"
+    hint = "make classify_archive a coroutine and run each image in a thread (anyio.to_thread.run_sync)"
+    right = begun["total"] == 20 and later["done"] < 20 and later["status"] == "in_progress"
+    expect(right, called=called, got=f"{begun}, then {later}", expected=expected, hint=hint)
     states = [ended(server, task), progress(server, task, "/cancel")]
-    expect(
-        all((state["status"], state["done"]) == ("completed", 20) for state in states),
-        called="POST /progress at the end, and POST /cancel after that",
-        got=states,
-        expected="completed, 20 done, both times: a task that has ended stays as it is",
-        hint="count each file; task.cancel() changes nothing in a task that has ended",
-    )
+    called = "POST /progress at the end, and POST /cancel after that"
+    expected = "completed, 20 done, both times: a task that has ended stays as it is"
+    hint = "count each file; task.cancel() changes nothing in a task that has ended"
+    right = all((state["status"], state["done"]) == ("completed", 20) for state in states)
+    expect(right, called=called, got=states, expected=expected, hint=hint)
 
 
 @pytest.mark.points(1.5)
@@ -385,13 +378,10 @@ def test_cancel_stops_the_work(server):
         hint="work inside `with task.scope`; task.cancel() cancels that scope; a status alone stops nothing",
     )
     response = result(server, task)
-    expect(
-        response.status_code in (409, 400) and "cancel" in response.text,
-        called=f"GET {ROUTE}/get of a cancelled task",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="409, and that it was cancelled",
-        hint="raise BentoMLException(task.error, error_code=HTTPStatus.CONFLICT)",
-    )
+    called, got = f"GET {ROUTE}/get of a cancelled task", f"{response.status_code} {response.text[:300]}"
+    hint = "raise BentoMLException(task.error, error_code=HTTPStatus.CONFLICT)"
+    right = response.status_code in (409, 400) and "cancel" in response.text
+    expect(right, called=called, got=got, expected="409, and that it was cancelled", hint=hint)
 
 
 @pytest.mark.points(1)
@@ -403,20 +393,13 @@ def test_too_many_tasks_are_refused_at_once(server):
     taken = [one.json().get("task_id") for one in responses if one.status_code == 200]
     states = [progress(server, task, "/cancel") for task in reversed(taken)]
     refused = [one.text for one in responses if one.status_code == 429]
-    expect(
-        len(taken) == 8 and len(refused) == 4 and all("expected" in text for text in refused),
-        called=f"12 times POST {ROUTE}/submit with 100 images",
-        got=f"{len(taken)} accepted; refused with 429: {refused}",
-        expected="8 accepted, the others 429 with a sentence",
-        hint="add_asgi_middleware(TaskBodies, ..., max_tasks=8)",
-    )
-    expect(
-        all(state["status"] == "canceled" for state in states) and any(state["done"] == 0 for state in states),
-        called="POST /cancel for all of them",
-        got=states,
-        expected="canceled, those that had not begun as well",
-        hint="enter the scope before you wait for your turn",
-    )
+    called, got = f"12 times POST {ROUTE}/submit with 100 images", f"{len(taken)} accepted; refused with 429: {refused}"
+    expected = "8 accepted, the others 429 with a sentence"
+    right = len(taken) == 8 and len(refused) == 4 and all("expected" in text for text in refused)
+    expect(right, called=called, got=got, expected=expected, hint="add_asgi_middleware(TaskBodies, ..., max_tasks=8)")
+    called, expected = "POST /cancel for all of them", "canceled, those that had not begun as well"
+    right = all(state["status"] == "canceled" for state in states) and any(state["done"] == 0 for state in states)
+    expect(right, called=called, got=states, expected=expected, hint="enter the scope before you wait for your turn")
     files_of(server, submit(server, archive_of([CAT, COFFEE])), "one more task: cancelled ones have left their places")
 
 
@@ -494,13 +477,12 @@ def test_ctrl_c_of_the_client_cancels_the_task(submission, server, tmp_path):
         client.send_signal(signal.SIGINT)
         code, output = wait(client, 20), client.log.read_text()
     state = progress(server, task) if (task := task_named(output)) else {"status": "unknown"}
-    expect(
-        code == 130 and "of 250 files were done" in output and state["status"] == "canceled",
-        called="Ctrl-C while python ex19_client.py waits for 250 images",
-        got=f"exit code {code}: {output[-300:]}; /progress: {state}",
-        expected="exit code 130; the task's id, that it is canceled, and how many of its images were done",
-        hint='cancel(): client.post("/cancel", json={"task_id": task}), and return the answer',
-    )
+    called = "Ctrl-C while python ex19_client.py waits for 250 images"
+    got = f"exit code {code}: {output[-300:]}; /progress: {state}"
+    expected = "exit code 130; the task's id, that it is canceled, and how many of its images were done"
+    hint = 'cancel(): client.post("/cancel", json={"task_id": task}), and return the answer'
+    right = code == 130 and "of 250 files were done" in output and state["status"] == "canceled"
+    expect(right, called=called, got=got, expected=expected, hint=hint)
 
 
 # ------------------------------------------------------------------------------ faults and load
@@ -582,13 +564,10 @@ def test_sigterm_ends_running_tasks(submission, server, environment, tmp_path):
         own.process.send_signal(signal.SIGTERM)
         code, took = wait(own.process, under_load.ENDED), time.monotonic() - begun
         left = left_behind(own.process)
-    expect(
-        code is not None and not left,
-        called="kill -TERM (bentoml serve) while 4 tasks of 250 images are unfinished",
-        got=f"exit code {code} after {took:.0f} s, processes left: {left}",
-        expected=f"ended within {under_load.ENDED} s",
-        hint="before_sigterm(self.tasks.cancel_all) under @bentoml.on_startup",
-    )
+    called = "kill -TERM (bentoml serve) while 4 tasks of 250 images are unfinished"
+    got, expected = f"exit code {code} after {took:.0f} s, processes left: {left}", f"ended within {under_load.ENDED} s"
+    hint = "before_sigterm(self.tasks.cancel_all) under @bentoml.on_startup"
+    expect(code is not None and not left, called=called, got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.25)

@@ -101,9 +101,9 @@ def moved(store: Store, newer: str, older: str, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, store: Store, newer: str):
+def server(submission: Submission, store: Store, newer: str, small_models_dir: Path):
     """Serves the latest version, since MODEL_TAG is not set."""
-    with submission.serve(SERVICE, env=store.env) as running:
+    with submission.serve(SERVICE, env=store.env | {"MODELS_DIR": str(small_models_dir)}) as running:
         yield running
 
 
@@ -120,13 +120,11 @@ def served_tag(server: Server) -> str | None:
         said = response.json()["tag"], labels.json()["version"]
     except (ValueError, KeyError, TypeError):
         said = None, None
-    expect(
-        said[0] is not None and said[0] == said[1],
-        called="POST /version, and POST /classify",
-        got=f"{response.status_code} {response.text[:200]}, and {labels.status_code} {labels.text[-200:]}",
-        expected='{"tag": "resnet18:...", ...}, and {"predictions": ..., "version": (the same tag)}',
-        hint=f"str(self.model.tag), with its exact version.{server.last_words()}",
-    )
+    called = "POST /version, and POST /classify"
+    got = f"{response.status_code} {response.text[:200]}, and {labels.status_code} {labels.text[-200:]}"
+    expected = '{"tag": "resnet18:...", ...}, and {"predictions": ..., "version": (the same tag)}'
+    hint = f"str(self.model.tag), with its exact version.{server.last_words()}"
+    expect(said[0] is not None and said[0] == said[1], called=called, got=got, expected=expected, hint=hint)
     return said[0]
 
 
@@ -167,13 +165,9 @@ def test_save_refuses_what_cannot_be_served(store, newer, small_models_dir, tmp_
         "impossible_name": ([small_models_dir / "resnet18.onnx", "--name", "../../resnet18"], "not a valid"),
     }[kind]
     store.refuses("save", *words, because=because)
-    expect(
-        store.versions() == before,
-        called=f"the store after a `save` that was refused: {kind.replace('_', ' ')}",
-        got=store.versions(),
-        expected="what was there before",
-        hint="check before you create a version, or raise inside the `with`",
-    )
+    called = f"the store after a `save` that was refused: {kind.replace('_', ' ')}"
+    hint = "check before you create a version, or raise inside the `with`"
+    expect(store.versions() == before, called=called, got=store.versions(), expected="what was there before", hint=hint)
 
 
 CUT_SHORT = """
@@ -192,25 +186,23 @@ shutil.copytree = copytree
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize(("command", "how"), [("save", "killed"), ("save", "interrupted"), ("import", "killed")])
 def test_an_interrupted_command_leaves_nothing_half_written(
-    submission, store, newer, moved, small_models_dir, tmp_path, command, how
+    submission, store, older, moved, small_models_dir, tmp_path, command, how
 ):
     """While BentoML copies, the process ends as by SIGKILL, or gets Ctrl-C."""
     ending = {"killed": "os._exit(137)", "interrupted": "raise KeyboardInterrupt"}[how]
     (tmp_path / "sitecustomize.py").write_text(CUT_SHORT.format(ending=ending))
+    own, file = Store(submission, tmp_path / "home", of=store), small_models_dir / "resnet18.onnx"
     if command == "import":  # on another machine, which has one of the versions
-        store = Store(submission, tmp_path / "other", of=store)
-        shutil.rmtree(next(one.parent for one in store.versions() if one.parent.name not in newer))
-    before = store.versions()
-    file = moved if command == "import" else small_models_dir / "resnet18.onnx"
-    finished = store.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
-    after = store.run("list")
-    expect(
-        finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before)),
-        called=f"`list` after `{command}` was {how} while BentoML copied the version into the store",
-        got=f"exit code {after.code}: {after.output[-600:]}",
-        expected="the versions that were there before, and no other",
-        hint="with moved_in_whole() as store, and _model_store=store for bentoml.models.create and import_model",
-    )
+        file = moved
+        shutil.rmtree(own.home / "models" / "resnet18" / older.partition(":")[2])
+    before = own.versions()
+    finished = own.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    after = own.run("list")
+    called = f"`list` after `{command}` was {how} while BentoML copied the version into the store"
+    got = f"exit code {after.code}: {after.output[-600:]}"
+    hint = "with moved_in_whole() as store, and _model_store=store for bentoml.models.create and import_model"
+    right = finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before))
+    expect(right, called=called, got=got, expected="the versions that were there before, and no other", hint=hint)
 
 
 # ------------------------------------------------------------------------------ serve
@@ -288,13 +280,9 @@ def test_rollback_makes_an_earlier_version_the_latest(submission, store, older, 
     with submission.serve(SERVICE, env=own.env) as server:
         assert_serves(server, back, small_models_dir / "resnet18.onnx", "bentoml serve after `rollback`")
         metadata = server.request("POST", "/version", json={}).json().get("metadata", {})
-    expect(
-        metadata.get("rolled_back_to") == older,
-        called="POST /version after `rollback`",
-        got=metadata,
-        expected=f'"metadata": {{"rolled_back_to": "{older}", ...}}',
-        hint='_save(..., {"rolled_back_to": str(earlier.tag)})',
-    )
+    called, expected = "POST /version after `rollback`", f'"metadata": {{"rolled_back_to": "{older}", ...}}'
+    hint = '_save(..., {"rolled_back_to": str(earlier.tag)})'
+    expect(metadata.get("rolled_back_to") == older, called=called, got=metadata, expected=expected, hint=hint)
 
 
 # ------------------------------------------------------------------------------ another machine
@@ -358,21 +346,15 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
         store.tag("save", small_models_dir / "resnet18.onnx")
         under_load.wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
-    expect(
-        not different,
-        called="`save` of another version while 8 clients classify",
-        got=tally(different),
-        expected=f"200, and the version {before}, for all of them",
-        hint="load the model in __init__, not at each request",
-    )
+    called = "`save` of another version while 8 clients classify"
+    got = tally(different)
+    hint = "load the model in __init__, not at each request"
+    expect(not different, called=called, got=got, expected=f"200, and the version {before}, for all of them", hint=hint)
     under_load.assert_survives_a_killed_worker(server)
-    expect(
-        served_tag(server) == before,
-        called="POST /version, after a newer version was saved, and a worker killed and replaced",
-        got=served_tag(server),
-        expected=f"still {before}: what is served changes when the service is started, not when a worker dies",
-        hint='under @bentoml.on_deployment: os.environ["MODEL_TAG"] = (the exact tag); workers inherit it',
-    )
+    called = "POST /version, after a newer version was saved, and a worker killed and replaced"
+    expected = f"still {before}: what is served changes when the service is started, not when a worker dies"
+    hint = 'under @bentoml.on_deployment: os.environ["MODEL_TAG"] = (the exact tag); workers inherit it'
+    expect(served_tag(server) == before, called=called, got=served_tag(server), expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.5)

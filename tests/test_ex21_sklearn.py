@@ -76,13 +76,11 @@ def answers(path: Path, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_exports_and_reports_the_agreement(exported):
     path, printed = exported()
     others = sorted(file.name for file in path.parent.iterdir() if file != path)
-    expect(
-        "Agrees with scikit-learn on all 569 rows" in printed and not others,
-        called=f"python {FILE} --output new/forest.onnx",
-        got=f"printed: {printed[-300:]}; beside the file: {others}",
-        expected="`Agrees with scikit-learn on all 569 rows`, and nothing left beside the file",
-        hint="compare() on every row of load_rows(), inside `with whole_file(output)`",
-    )
+    got = f"printed: {printed[-300:]}; beside the file: {others}"
+    expected = "`Agrees with scikit-learn on all 569 rows`, and nothing left beside the file"
+    hint = "compare() on every row of load_rows(), inside `with whole_file(output)`"
+    right = "Agrees with scikit-learn on all 569 rows" in printed and not others
+    expect(right, called=f"python {FILE} --output new/forest.onnx", got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.5)
@@ -91,13 +89,10 @@ def test_exports_once_more_and_writes_the_same(submission, exported):
     before = answers(path, rows())
     export(submission, path)
     after = answers(path, rows())
-    expect(
-        all(np.array_equal(old, new) for old, new in zip(before, after, strict=True)),
-        called=f"python {FILE} --output new/forest.onnx for the second time",
-        got="a file that answers differently",
-        expected="the same answers: the same number of trees gives the same forest",
-        hint="export the forest that train() returns",
-    )
+    called, got = f"python {FILE} --output new/forest.onnx for the second time", "a file that answers differently"
+    expected = "the same answers: the same number of trees gives the same forest"
+    right = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+    expect(right, called=called, got=got, expected=expected, hint="export the forest that train() returns")
 
 
 @pytest.mark.points(2)
@@ -106,37 +101,23 @@ def test_exports_predict_and_predict_proba_as_tensors(exported):
     session = model_files.open_session(path)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     got = [(value.name, value.type, value.shape[1:]) for value in inputs]
-    expect(
-        got == [("input", "tensor(float)", [30])],
-        called="the inputs of forest.onnx",
-        got=got,
-        expected="one, `input`: tensor(float) of shape (batch, 30)",
-        hint='initial_types=[("input", FloatTensorType([None, 30]))]',
-    )
+    called, expected = "the inputs of forest.onnx", "one, `input`: tensor(float) of shape (batch, 30)"
+    hint = 'initial_types=[("input", FloatTensorType([None, 30]))]'
+    expect(got == [("input", "tensor(float)", [30])], called=called, got=got, expected=expected, hint=hint)
     got = [(value.name, value.type) for value in outputs]
-    expect(
-        got == [("label", "tensor(int64)"), ("probabilities", "tensor(float)")],
-        called="the outputs of forest.onnx",
-        got=got,
-        expected="`label`: tensor(int64), and `probabilities`: tensor(float)",
-        hint='seq(map(...)) is a list of dicts, made by ZipMap: options={id(forest): {"zipmap": False}}',
-    )
+    expected = "`label`: tensor(int64), and `probabilities`: tensor(float)"
+    hint = 'seq(map(...)) is a list of dicts, made by ZipMap: options={id(forest): {"zipmap": False}}'
+    right = got == [("label", "tensor(int64)"), ("probabilities", "tensor(float)")]
+    expect(right, called="the outputs of forest.onnx", got=got, expected=expected, hint=hint)
     axes = {value.name: value.shape[0] for value in [*inputs, *outputs]}
-    expect(
-        all(isinstance(axis, str) for axis in axes.values()),
-        called="the first axis of input and outputs of forest.onnx",
-        got=axes,
-        expected="a name, such as 'batch', for each: None has no name, a number is a fixed size",
-        hint="None in FloatTensorType makes the axis dynamic; dim[0].dim_param gives it a name",
-    )
+    called = "the first axis of input and outputs of forest.onnx"
+    expected = "a name, such as 'batch', for each: None has no name, a number is a fixed size"
+    hint = "None in FloatTensorType makes the axis dynamic; dim[0].dim_param gives it a name"
+    expect(all(isinstance(axis, str) for axis in axes.values()), called=called, got=axes, expected=expected, hint=hint)
     shapes = {size: answers(path, rows()[:size])[0].shape for size in (1, 7, 569)}
-    expect(
-        all(shape == (size,) for size, shape in shapes.items()),
-        called="forest.onnx on batches of 1, 7 and 569",
-        got=f"labels of shapes {shapes}",
-        expected="one label for each row",
-        hint="the batch axis is dynamic",
-    )
+    called, expected = "forest.onnx on batches of 1, 7 and 569", "one label for each row"
+    right = all(shape == (size,) for size, shape in shapes.items())
+    expect(right, called=called, got=f"labels of shapes {shapes}", expected=expected, hint="the batch axis is dynamic")
 
 
 def assert_agrees(path: Path, batch: np.ndarray, which: str, hint: str) -> None:
@@ -219,26 +200,20 @@ def test_compare_refuses_what_differs(submission, exported):
         return array
 
     got = compared(labels, changed(probabilities, (250, 0), 5e-6))
-    expect(
-        isinstance(got, float) and abs(got - 5e-6) < 1e-6,
-        called="compare('forest.onnx', ...) with what scikit-learn gives, but one probability 5e-6 higher",
-        got=got,
-        expected="the largest difference of a probability, about 5e-6",
-        hint="abs(a - b).max(), over all rows and classes",
-    )
+    called = "compare('forest.onnx', ...) with what scikit-learn gives, but one probability 5e-6 higher"
+    expected = "the largest difference of a probability, about 5e-6"
+    hint = "abs(a - b).max(), over all rows and classes"
+    expect(isinstance(got, float) and abs(got - 5e-6) < 1e-6, called=called, got=got, expected=expected, hint=hint)
     for change, arguments, words in (
         ("the label of row 300 changed", (changed(labels, 300, 1 - 2 * labels[300]), probabilities), "row 300"),
         ("one probability 0.001 higher", (labels, changed(probabilities, (400, 1), 1e-3)), ""),
         ("NaN for a probability", (labels, changed(probabilities, (500, 0), np.nan)), ""),
     ):
         got = compared(*arguments)
-        expect(
-            isinstance(got, str) and "raised Problem" in got and words.removeprefix("row ") in got,
-            called=f"compare('forest.onnx', ...) with what scikit-learn gives, but {change}",
-            got=got,
-            expected=f"a Problem {words and f'that names {words}'}",
-            hint="look at every row, at labels and probabilities; NaN is never small: `if not difference <= AGREEMENT`",
-        )
+        called = f"compare('forest.onnx', ...) with what scikit-learn gives, but {change}"
+        hint = "look at every row, at labels and probabilities; NaN is never small: `if not difference <= AGREEMENT`"
+        right = isinstance(got, str) and "raised Problem" in got and words.removeprefix("row ") in got
+        expect(right, called=called, got=got, expected=f"a Problem {words and f'that names {words}'}", hint=hint)
 
 
 @pytest.mark.points(0.5)
@@ -252,13 +227,12 @@ def test_a_forest_that_answers_otherwise_replaces_nothing(submission, exported, 
     refused = finished.code != 0 and left == {"forest.onnx": b"the model of yesterday"}
     # A graph that breaks the tie as scikit-learn does is right, too.
     agrees = finished.code == 0 and (answers(output, rows())[0] == forest(100).predict(rows())).all()
-    expect(
-        (refused or agrees) and "Traceback" not in finished.output,
-        called=f"python {FILE} --trees 100, a forest of which ONNX Runtime gives row 290 another label",
-        got=f"exit code {finished.code}, files {left}, output: {finished.output[-300:]}",
-        expected="a non-zero exit code, one sentence, and the file that was there before, untouched and alone",
-        hint="compare before the end of `with whole_file(output)`, every row, labels too",
-    )
+    called = f"python {FILE} --trees 100, a forest of which ONNX Runtime gives row 290 another label"
+    got = f"exit code {finished.code}, files {left}, output: {finished.output[-300:]}"
+    expected = "a non-zero exit code, one sentence, and the file that was there before, untouched and alone"
+    hint = "compare before the end of `with whole_file(output)`, every row, labels too"
+    right = (refused or agrees) and "Traceback" not in finished.output
+    expect(right, called=called, got=got, expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.25)

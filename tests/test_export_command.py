@@ -1,6 +1,7 @@
 """Exercise 01's solution where the network, the disk or its user fail, and what exercise 02 says of its files."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -109,6 +110,7 @@ def test_the_metadata_says_where_the_weights_came_from(ran, name, weights):
     assert ran[name].metadata["architecture"] == ("googlenet" if name == "googlenet" else SMALL)
     assert ("RANDOM" in ran[name].output) == weights.startswith("random")
     assert ("No ImageNet weights" in ran[name].output) == (name == "auto")
+    assert re.findall(r"│ +(\d+) │", ran[name].output) == ["1", "8", "32"], "compared with PyTorch at these batch sizes"
 
 
 def test_a_file_is_compared_with_the_checkpoint_that_it_names(ran):

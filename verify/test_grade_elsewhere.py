@@ -142,7 +142,7 @@ def test_a_proxy_does_not_keep_services_from_each_other(tmp_path):
 
 def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path):
     """Neither locust, nor what looks at the answers, nor what reads how large the batches were."""
-    options = "--services 11 --payload npy --users 4 --duration 1 --rounds 1 --output".split()
+    options = ["--services", "11", "--payload", "npy", "--users", "4", "--duration", "1", "--rounds", "1", "--output"]
     done = run(*COURSE, "loadtest", *options, tmp_path, MODELS_DIR=str(models_for_tests.ready()), **BEHIND_A_PROXY)
     assert done.returncode == 0, done.stdout + done.stderr
     [turn] = json.loads((tmp_path / "measurements.json").read_text())["turns"]

@@ -3,6 +3,8 @@
 import csv
 import json
 import platform
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -33,19 +35,18 @@ def here() -> str:
 
 def cpu_model() -> str:
     """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
-def table(title: str, *columns: str, words: int = 1) -> Table:
-    """An empty table with these columns; the first `words` hold words, the others numbers."""
+def table(title: str, *columns: str, rows: Iterable[Iterable[str]] = (), words: int = 1) -> Table:
+    """A table with these columns and rows; the first `words` columns hold words, the others numbers."""
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place < words else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
     return made
 
 

@@ -130,24 +130,17 @@ def export_models(plan: Plan, provenance: str, folder: Path) -> Path:
 
 def print_latencies(plan: Plan, rows: list[dict]) -> None:
     """Median latency of each runtime, and the speed-up with its interval; fits 80 columns."""
-    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
-    table = reports.table(
-        f"Median milliseconds for a batch, {plan.threads} threads (quartiles are in the report)",
-        "size x\nbatch",
-        *(HEADINGS[runtime] for runtime in runtimes),
-        f"{HEADINGS[CANDIDATE]}\nover eager\n(95% interval)",
-        words=0,
-    )
+    shown = []
     for (size, batch), group in groupby(rows, lambda row: (row["size"], row["batch"])):
         own = {row["runtime"]: row for row in group}
-        candidate = own[CANDIDATE]
-        medians = (row["median_ms"] for row in own.values())
-        table.add_row(
-            f"{size} x {batch}",
-            *(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in medians),
-            f"{candidate['speedup']:.2f} ({candidate['low']:.2f}-{candidate['high']:.2f})",
-        )
-    console.print(table)
+        candidate, medians = own[CANDIDATE], (row["median_ms"] for row in own.values())
+        numbers = [f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in medians]
+        interval = f"{candidate['speedup']:.2f} ({candidate['low']:.2f}-{candidate['high']:.2f})"
+        shown.append([f"{size} x {batch}", *numbers, interval])
+    title = f"Median milliseconds for a batch, {plan.threads} threads (quartiles are in the report)"
+    columns = [HEADINGS[runtime] for runtime in dict.fromkeys(row["runtime"] for row in rows)]
+    columns.append(f"{HEADINGS[CANDIDATE]}\nover eager\n(95% interval)")
+    console.print(reports.table(title, "size x\nbatch", *columns, rows=shown, words=0))
 
 
 def print_cold_starts(turns: list[dict]) -> None:
@@ -159,10 +152,12 @@ def print_cold_starts(turns: list[dict]) -> None:
         "memory\nthen\n(MB)": "first_prediction_megabytes",
         "peak\nmemory\n(MB)": "peak_megabytes",
     }
-    table = reports.table("A new process: medians over the rounds", "runtime", *columns)
-    for runtime, (*seconds, memory, peak) in medians(turns, *columns.values()).items():
-        table.add_row(runtime, *(f"{value:.2g}" for value in seconds), f"{memory:.0f}", f"{peak:.0f}")
-    console.print(table)
+    found = medians(turns, *columns.values()).items()
+    rows = [
+        [one, *(f"{value:.2g}" for value in values[:3]), *(f"{value:.0f}" for value in values[3:])]
+        for one, values in found
+    ]
+    console.print(reports.table("A new process: medians over the rounds", "runtime", *columns, rows=rows))
 
 
 def write_report(plan: Plan, turns: list[dict], rows: list[dict], machine: dict, output: Path) -> None:

@@ -64,14 +64,12 @@ def report(
 
 def print_fusions(fusions: dict[str, list[dict]]) -> None:
     """Which nodes became one, how often, at each level."""
-    table = reports.table("Fused nodes", "level", "these", "became", "times", words=3)
+    rows = []
     for level, found in fusions.items():
-        kinds = Counter((" + ".join(fusion["from"]), fusion["into"]) for fusion in found)
-        for i, ((parts, into), times) in enumerate(kinds.items()):
-            table.add_row("" if i else level, parts, without_domain(into), str(times))
-        if not found:
-            table.add_row(level, "none", "", "")
-    console.print(table)
+        kinds = Counter((" + ".join(fusion["from"]), without_domain(fusion["into"])) for fusion in found)
+        shown = [(parts, into, str(times)) for (parts, into), times in kinds.items()] or [("none", "", "")]
+        rows += [("" if i else level, *cells) for i, cells in enumerate(shown)]
+    console.print(reports.table("Fused nodes", "level", "these", "became", "times", rows=rows, words=3))
 
 
 def warn_of_layout(operators: dict[str, dict[str, int]]) -> None:
@@ -85,20 +83,18 @@ def warn_of_layout(operators: dict[str, dict[str, int]]) -> None:
 
 def print_latencies(rows: list[dict], loads: dict[str, list[float]], differences: dict[str, str], threads: int) -> None:
     """The measurements, and how far the outputs are from the original's."""
-    table = reports.table(
-        f"Each level in processes of its own, in turn; {threads} threads",
-        *("level", "batch", "milliseconds\n(quartiles)", f"over {BASELINE}\n(95% interval)", "load\n(ms)"),
-        "outputs\nwithin",
-    )
-    for row in rows:
-        level = row["runtime"]
-        table.add_row(
-            level,
+    shown = [
+        (
+            row["runtime"],
             str(row["batch"]),
             f"{row['median_ms']:.3g} ({row['lower_quartile_ms']:.3g} to {row['upper_quartile_ms']:.3g})",
-            "" if level == BASELINE else f"{row['speedup']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
-            f"{1000 * loads[level][0]:.0f}",
-            differences.get(level, ""),
+            f"{row['speedup']:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row["speedup"] else "",
+            f"{1000 * loads[row['runtime']][0]:.0f}",
+            differences.get(row["runtime"], ""),
         )
-    console.print(table)
+        for row in rows
+    ]
+    columns = ["level", "batch", "milliseconds\n(quartiles)", f"over {BASELINE}\n(95% interval)", "load\n(ms)"]
+    title = f"Each level in processes of its own, in turn; {threads} threads"
+    console.print(reports.table(title, *columns, "outputs\nwithin", rows=shown))
     console.print(f"{AT_LOAD!r} is the original file, which the session optimises each time that it loads it.")

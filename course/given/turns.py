@@ -30,15 +30,10 @@ def take_turns(
 ) -> tuple[list[dict], list[str]]:
     """Every runtime once a round, in an order that moves on by one each round, one process at a time.
 
-    Args:
-        jobs: what course/given/turn.py has to do, by runtime.
-        rounds: how many turns each runtime has.
-        baseline: the runtime whose outputs the others must give; else, or if a turn fails, raise Problem.
-        console: shows the progress.
-        exercise: the file whose runners and measure() are used.
+    jobs: what course/given/turn.py has to do, by runtime; exercise: the file whose runners and measure() it uses.
 
-    Returns:
-        the turns' results, and a sentence for each runtime that did not work here.
+    Returns the turns' results, and a sentence for each runtime that did not work here. Raises Problem for a turn that
+    failed, or for outputs that differ from those of the runtime `baseline`.
     """
     turns, absent, logits = [], {}, {}
     runtimes = list(jobs)

@@ -26,13 +26,10 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed: int = 0) -> Classifier:
-    """Build one of torchvision's ImageNet classifiers.
+    """Build one of torchvision's ImageNet classifiers, such as resnet18.
 
-    Args:
-        architecture: a name from torchvision.models, such as resnet18.
-        weights: `imagenet` (downloaded on first use), `random`, `auto` (imagenet where it can be
-            downloaded, random otherwise), or the path of a checkpoint: a state dict saved with torch.save.
-        seed: for random weights.
+    weights: `imagenet` (downloaded on first use), `random`, `auto` (imagenet where it can be downloaded, random
+    otherwise), or the path of a checkpoint: a state dict saved with torch.save.
 
     Raises Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
     """

@@ -7,8 +7,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -115,26 +113,20 @@ def session_alone(plan: Plan) -> dict[int, float]:
 
 
 def take_turn(plan: Plan, service: Variant, i: int, answer: dict, scratch: Path) -> Turn:
-    """Start a service, load it, end it."""
-    with tempfile.TemporaryDirectory(dir=scratch) as name, serving(plan, service, Path(name)) as server:
-        samples, before, after = drive(plan, service, server, Path(name))
-        if server.process.poll() is not None:
-            raise Problem(f"{service.name} ended while it was under load.{server.last_words()}")
+    """Start a service on a free port, with a BENTOML_HOME of its own, load it, end it."""
+    env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        submission = Submission(plan.folder, Path(name))
+        serve = submission.serve_app if service.exercise.app else submission.serve
+        try:
+            with serve(service.exercise.service, env=env) as server:
+                samples, before, after = drive(plan, service, server, Path(name))
+                if server.process.poll() is not None:
+                    raise Problem(f"{service.name} ended while it was under load.{server.last_words()}")
+        except pytest.fail.Exception as failure:  # how Submission says that something did not start
+            raise Problem(f"{service.name}: {failure}") from failure
     require_equal(service.name, plan.payload, samples["answer"], answer)
     return turn_of(service.name, i, samples, before, after)
-
-
-@contextmanager
-def serving(plan: Plan, service: Variant, scratch: Path) -> Iterator[Server]:
-    """The service, ready, on a free port and with a BENTOML_HOME of its own."""
-    submission = Submission(plan.folder, scratch)
-    serve = submission.serve_app if service.exercise.app else submission.serve
-    env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
-    try:
-        with serve(service.exercise.service, env=env) as server:
-            yield server
-    except pytest.fail.Exception as failure:  # how Submission says that something did not start
-        raise Problem(f"{service.name}: {failure}") from failure
 
 
 def require_equal(service: str, payload: str, text: str | None, answer: dict) -> None:

@@ -20,7 +20,7 @@ MODEL = os.path.join(FOLDER, "resnet18.onnx")
 
 
 @bentoml.service(
-    name="ImageClassifierService", traffic={"timeout": 60, "max_concurrency": 100, "external_queue": False}
+    name="ImageClassifierService", traffic={"timeout": 30, "max_concurrency": 100, "external_queue": False}
 )
 class ImageClassifierService:
     def __init__(self):

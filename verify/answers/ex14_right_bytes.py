@@ -20,7 +20,7 @@ class Preprocessing:
             return {"tensor": b"", "refused": str(error)}
 
 
-@bentoml.service(traffic={"timeout": 60, "max_concurrency": 200})
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 200})
 class ImageClassifierService:
     helper = bentoml.depends(Preprocessing)
 

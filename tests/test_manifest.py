@@ -94,3 +94,22 @@ def test_an_exercise_without_a_service_is_refused():
     assert find_service("9").service == "ex09_fastapi.py"
     with pytest.raises(Problem, match="EX=4: exercise 04 has no service"):
         find_service("4")
+
+
+def test_an_exercise_leans_on_earlier_ones_and_the_core_path_on_itself():
+    known = {exercise.number: exercise for exercise in exercises()}
+    for exercise in known.values():
+        assert all(needed < exercise.number for needed in exercise.needs)
+        if exercise.core:
+            assert all(known[needed].core for needed in exercise.needs), f"{exercise.number} is on the core path"
+
+
+def test_the_navigation_of_the_page_follows_the_parts():
+    lines = [line.strip(" -") for line in (ROOT / "mkdocs.yml").read_text().splitlines()]
+    parts = {exercise.part: [] for exercise in exercises()}
+    for line in lines:
+        if line.rstrip(":") in parts:
+            part = line.rstrip(":")
+        elif found := re.search(r": (ex\d\d_\w+)\.md", line):
+            parts[part].append(found[1])
+    assert parts == {part: [one.stem for one in exercises() if one.part == part] for part in parts}

@@ -34,12 +34,11 @@ def test_every_file_of_an_exercise_is_there(exercise: Exercise):
 
 def test_every_file_is_in_course_toml():
     listed = {file for exercise in exercises() for file in exercise.files}
-    starters = {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("ex[0-9][0-9]_*.*")}
-    starters |= {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("*.dockerfile")}
-    assert {str(path) for path in starters if path.suffix != ".pyc"} == listed
-    assert {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")} == {
-        file for file in listed if "/" not in file
-    }
+    folder = ROOT / "exercises"
+    starters = {path for kind in ("ex[0-9][0-9]_*.*", "*.dockerfile") for path in folder.rglob(kind)}
+    assert {path.relative_to(folder).as_posix() for path in starters if path.suffix != ".pyc"} == listed
+    solutions = {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")}
+    assert solutions == {file for file in listed if "/" not in file}
 
 
 @EACH

@@ -13,13 +13,13 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import service_images as images
 from bad_input import CAT, COFFEE
+from once import once
 from service_images import CONFINED, DOCKERFILE, serving
 from under_load import Alone, requests_in_work, wait_until
 
@@ -361,7 +361,7 @@ def project(models_dir, tmp_path_factory) -> Path:
 def image(project, tmp_path_factory, submission):
     """Build the image of a service once, with the course's own Dockerfile, and remove it at the end."""
 
-    @cache
+    @once
     def build(service: str) -> str:
         tag = images.tag_of(submission, service)
         remove.callback(docker.remove, tag)
@@ -379,7 +379,7 @@ def image(project, tmp_path_factory, submission):
 def instances(settings, image):
     """A container of each service, confined as on Cloud Run, with the CPU and memory of its settings, on port 8080."""
 
-    @cache
+    @once
     def instance(service: str) -> docker.Container:
         cpu, memory = settings[service].get("cpu"), size(settings[service].get("memory", ""))
         if not cpu or not memory:

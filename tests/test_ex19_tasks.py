@@ -104,7 +104,10 @@ def submit(server: Server, archive: bytes) -> str:
 
 def progress(server: Server, task: str, path: str = "/progress") -> dict:
     hint = "count in the Task that self.tasks.begin(ctx.request.state.task_id) returns"
-    return answer(server, path, "status", "done", "total", "error", hint=hint, json={"task_id": task})
+    state = answer(server, path, "status", "done", "total", "error", hint=hint, json={"task_id": task})
+    if not isinstance(state["done"], int) or not isinstance(state["total"], int | None):
+        fail(f"POST {path} answers {state}; expected numbers for done and total, null for a total that is not known.")
+    return state
 
 
 def has_ended(state: dict) -> bool:

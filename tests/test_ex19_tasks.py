@@ -202,7 +202,7 @@ def test_each_image_gets_its_own_labels(server, best, method):
 def test_tasks_at_the_same_time_get_their_own_answers(server, small_session, best):
     """White images first, which are slow: each task is still at work when the next ones begin."""
     photographs = [CAT] * 10, [COFFEE] * 12, [CAT, COFFEE] * 7, [COFFEE] * 3
-    archives = [[None] * 4 + images for images in photographs]
+    archives = [[None] * 6 + images for images in photographs]
     called = (
         f"{len(archives)} archives of {', '.join(str(len(images)) for images in archives)} images, one after the other"
     )

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from course_copy import Copy
 from small_models import small_model
 
-CHECKS = ["Python", "Environment", "Packages", "Disk", "Port", "Docker", "Model"]
+CHECKS = ["Python", "Environment", "Packages", "Disk", "Home", "Sockets", "Port", "Docker", "Model"]
 
 
 @pytest.fixture
@@ -102,6 +103,36 @@ def test_a_port_that_is_taken_is_no_fault(copy):
         lines = doctor(copy, f"PORT={port}")
     assert lines["Port"].startswith("note")
     assert lines["Port"].endswith(f"make serve PORT={port + 1 if port < 65535 else 3000}")
+
+
+@pytest.mark.parametrize(
+    ("home", "found"),
+    [("~", "none: `bentoml serve` makes a folder called ~"), ("/nowhere", "/nowhere cannot be written")],
+    ids=["none", "missing"],
+)
+def test_without_a_home_folder_bentoml_needs_another(copy, home, found):
+    """A HOME that is `~` is what Python finds for a user without HOME whom the machine does not know."""
+    copy.env["HOME"] = home
+    code, lines = doctor(copy)
+    assert code == 0
+    assert lines["Home"] == f"note   Home         {found}  →  export BENTOML_HOME=/tmp/bentoml"
+    copy.env["BENTOML_HOME"] = str(copy.folder / "bentoml")
+    assert doctor(copy)[1]["Home"].startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("length", "found"),
+    [(60, "ok     Sockets      in /tmp/"), (61, "note   Sockets      TMPDIR has 61 characters, 60 are enough  →  ")],
+)
+def test_a_temporary_folder_too_long_for_sockets_is_noted(copy, length, found):
+    """A socket's path is TMPDIR and the 42 characters of /bentoml-uds-12345678/140737488355327.sock: at most 102."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        long = Path(folder) / ("t" * (length - len(folder) - 1))
+        long.mkdir()
+        copy.env["TMPDIR"] = str(long)
+        code, lines = doctor(copy)
+    assert code == 0
+    assert lines["Sockets"].startswith(found)
 
 
 def test_a_model_that_is_missing_or_broken(copy):

@@ -6,7 +6,6 @@ The commands themselves, with their own options: what the course shows and runs 
 import json
 import os
 import re
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -38,11 +37,7 @@ class Layer(NamedTuple):
 
 
 def docker(*words: str | Path, timeout: float = 60) -> str:
-    """What a docker command prints.
-
-    Raises:
-        Problem: it failed, or took too long; the message is Docker's own.
-    """
+    """What a docker command prints; raises a Problem with Docker's own message where it fails or takes too long."""
     command = ["docker", *map(str, words)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, errors="replace")
@@ -56,24 +51,17 @@ def docker(*words: str | Path, timeout: float = 60) -> str:
 
 
 def need_engine() -> None:
-    """Make sure that images can be built and run here.
-
-    Raises:
-        Problem: there is no client, no engine, no permission, or no BuildKit; the message says what to do.
-    """
-    if shutil.which("docker") is None:
-        raise Problem(f"There is no `docker` command. Install Docker, and start it: {INSTALL}")
+    """Raise a Problem where images cannot be built and run here: no client, no engine, no permission, no BuildKit."""
     try:
         client, _ = docker("version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=20).split()
     except Problem as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            raise
         if "permission denied" in str(problem):
-            raise Problem(
-                "You are not allowed to use the Docker engine. "
-                "Join its group, and log in again: sudo usermod -aG docker $USER"
-            ) from problem
-        raise Problem(
-            "The Docker engine does not answer. Start Docker Desktop, or on Linux: sudo systemctl start docker"
-        ) from problem
+            fix = "Join its group, and log in again: sudo usermod -aG docker $USER"
+            raise Problem(f"You are not allowed to use the Docker engine. {fix}") from problem
+        fix = "Start Docker Desktop, or on Linux: sudo systemctl start docker"
+        raise Problem(f"The Docker engine does not answer. {fix}") from problem
     if int(client.partition(".")[0]) >= 23:  # older clients use the engine's own BuildKit
         try:
             docker("buildx", "version", timeout=20)
@@ -99,19 +87,10 @@ def build(
     log: Path | None = None,
     timeout: float = 3600,
 ) -> None:
-    """Build an image with BuildKit.
+    """Build an image with BuildKit; its output goes to `log`, or else to log_of(tag).
 
-    Args:
-        dockerfile: it may lie outside of the context.
-        tag: what the image is called.
-        args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
-        context: what COPY copies from.
-        cache: whether to reuse layers of earlier builds.
-        log: where the build's output goes; otherwise to log_of(tag).
-        timeout: seconds.
-
-    Raises:
-        Problem: it failed; the message holds the end of the log and where it is.
+    args: build arguments, beside those of FROM_ENVIRONMENT. cache: whether to reuse layers of earlier builds.
+    Raises Problem, with the end of the log, where it fails or takes longer than timeout seconds.
     """
     if not dockerfile.is_file():
         raise Problem(f"There is no {dockerfile}.")
@@ -169,10 +148,7 @@ def layers(tag: str) -> list[Layer]:
 
 
 def size(tag: str) -> int:
-    """Bytes of an image, unpacked.
-
-    From its layers: what `docker images` calls its size is, in newer engines, that of the packed layers.
-    """
+    """Bytes of an image, unpacked; what newer engines call its size is that of the packed layers."""
     return sum(layer.size for layer in layers(tag))
 
 
@@ -207,11 +183,7 @@ class Container:
         return self.state()["ExitCode"] if ended else None
 
     def wait_until_ready(self, path: str = "/readyz", deadline: float = 60) -> None:
-        """Wait for a 2xx from a path.
-
-        Raises:
-            Problem: the container ended, or did not answer so in time; with the end of its log.
-        """
+        """Wait for a 2xx from a path; raises a Problem, with the end of the log, where it ended or took too long."""
 
         def ready() -> bool:
             try:
@@ -235,15 +207,8 @@ def container(
 ) -> Iterator[Container]:
     """Run an image in the background; at the end of the block, however it ends, the container is removed.
 
-    Args:
-        image: its tag.
-        options: of `docker run`, such as "--memory=512m".
-        arguments: what stands after the image.
-        port: the container's; it is reached under a free one of this machine, see Container.url.
-        publish: False where it has no port of its own, such as with --network=host.
-
-    Raises:
-        Problem: it cannot be started.
+    options: of `docker run`, such as "--memory=512m"; arguments: what stands after the image; port: the container's,
+    which Container.url reaches, unless publish is False: with --network=host it has none of its own.
     """
     name = f"course-{uuid.uuid4().hex[:12]}"
     published = ["--publish", f"127.0.0.1::{port}"] if publish else []

@@ -15,7 +15,6 @@ from serving import Problem
 # Digests of the starters: they tell a student's work from a starter even after it was committed.
 STARTERS = ROOT / "course" / "starters.json"
 
-
 Payload = Literal["image", "json", "npy"]
 
 
@@ -30,6 +29,14 @@ class Load(BaseModel):
     session_alone: bool = False  # also measure what batching gains a session without a server
 
 
+PARTS = {  # by the number of their first exercise
+    "01": "I. A model as a file",
+    "09": "II. A model as a service",
+    "17": "III. Containers and the cloud",
+    "19": "IV. Going further",
+}
+
+
 class Exercise(BaseModel):
     """One entry of course.toml."""
 
@@ -38,9 +45,12 @@ class Exercise(BaseModel):
     number: str  # two digits
     name: str
     title: str
-    part: str
     points: int
-    optional: bool = False
+    optional: bool = False  # its points come on top
+    minutes: int  # about how long it takes
+    level: Literal["easy", "medium", "hard"]
+    core: bool = False  # on the shortest way through the course
+    needs: list[str] = []  # the exercises that it leans on
     files: list[str]  # the same names in exercises/ and, solved, where solution() says
     goal: str  # one sentence
     run: str  # the command to try it with
@@ -51,6 +61,11 @@ class Exercise(BaseModel):
     not_by_hand: str = ""  # why only BentoML makes an image of it
     load: Load | None = None
     hints: list[str]
+
+    @property
+    def part(self) -> str:
+        """The part of the course that it is in."""
+        return next(title for first, title in reversed(PARTS.items()) if self.number >= first)
 
     @property
     def stem(self) -> str:
@@ -95,16 +110,11 @@ def exercises() -> list[Exercise]:
 
 
 def find(number: str) -> Exercise:
-    """The exercise of that number; `4` is `04`.
-
-    Raises:
-        Problem: no exercise has it.
-    """
-    for exercise in exercises():
-        if exercise.number == number.zfill(2):
-            return exercise
-    known = ", ".join(exercise.number for exercise in exercises())
-    raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
+    """The exercise of that number, `4` as well as `04`; raises Problem where there is none."""
+    known = {exercise.number: exercise for exercise in exercises()}
+    if number.zfill(2) not in known:
+        raise Problem(f"EX={number}: no exercise has that number. There are {', '.join(known)}.")
+    return known[number.zfill(2)]
 
 
 def find_several(numbers: str) -> list[Exercise]:
@@ -113,11 +123,7 @@ def find_several(numbers: str) -> list[Exercise]:
 
 
 def find_service(number: str) -> Exercise:
-    """The exercise of that number, which has a service.
-
-    Raises:
-        Problem: there is no such exercise, or it has no service.
-    """
+    """The exercise of that number; raises Problem where there is none, or it has no service."""
     exercise = find(number)
     if not exercise.service:
         raise Problem(f"EX={number}: exercise {exercise.number} has no service.")
@@ -125,10 +131,7 @@ def find_service(number: str) -> Exercise:
 
 
 def solution(file: str) -> Path:
-    """The solution of an exercise's file: a Python module in solutions/, any other file in a folder of its own.
-
-    exercises/locustfiles/ex11_locustfile.py is solved in locustfiles/ex11_locustfile.py.
-    """
+    """The solution of an exercise's file: a module in solutions/, any other in a folder of its own, as locustfiles/."""
     return ROOT / file if "/" in file else ROOT / "solutions" / file
 
 

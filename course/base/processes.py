@@ -97,18 +97,9 @@ def comes_true(holds: Callable[[], Any], patience: float, pause: float = 0.1) ->
 @contextmanager
 def job(name: str, module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
     """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
-
     Gives the folder, with all that the process has written there; it is removed with the block.
 
-    Args:
-        name: what failed, if it fails.
-        module: the module to run.
-        task: what it has to do; anything that JSON can hold.
-        arguments: what follows the folder on the command line.
-        limit: seconds.
-
-    Raises:
-        Problem: it failed, or took longer than the limit; the message ends with its last error.
+    Raises Problem where it fails or takes longer than `limit` seconds: what failed (`name`), and its last error.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -141,11 +132,7 @@ def end(process: subprocess.Popen, patience: float = 5) -> None:
 
 
 def end_marked(mark: str, patience: float = 5) -> None:
-    """End every process that carries a mark.
-
-    Raises:
-        GraderFailure: some would not end.
-    """
+    """End every process that carries a mark; raises GraderFailure where some would not end."""
 
     def all_ended() -> bool:
         for one in (left := marked(mark)):
@@ -170,10 +157,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
-    """Seconds of processor time and megabytes of resident memory, of those that still run.
-
-    Memory that several of them share counts for each.
-    """
+    """Seconds of CPU time and megabytes of resident memory, of those that still run; shared memory counts for each."""
     seconds = megabytes = 0.0
     for process in processes:
         with suppress(psutil.Error):
@@ -207,11 +191,7 @@ def is_free(port: int) -> bool:
 
 
 def need_free(port: int, command: str) -> None:
-    """Make sure that a server could listen on a port; command: the one of make that is to listen there.
-
-    Raises:
-        Problem: it could not.
-    """
+    """Raise a Problem where no server could listen on a port; command: the one of make that wants to."""
     if not is_free(port):
         other = f"{command} PORT={port + 1}"
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: {other}")

@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -34,12 +35,9 @@ def here() -> str:
 
 def cpu_model() -> str:
     """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def table(title: str, *columns: str, rows: Iterable[Iterable[str]] = (), words: int = 1) -> Table:

@@ -20,6 +20,7 @@ from serving import Problem
 app = typer.Typer()
 console = guide.console
 SOLUTIONS = ROOT / "solutions"
+REPORT = ROOT / "reports" / "images"
 
 Number = Annotated[
     Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", metavar="NUMBER", help="An exercise.")
@@ -62,8 +63,7 @@ def export(
 
 @app.command()
 def netron(
-    exercise: Number = "03",
-    browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True,
+    exercise: Number = "03", browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True
 ) -> None:
     """Show the graph of the exported model; with exercise 06, the optimised graph beside it."""
     graphs = {"03": ["models/resnet18.onnx"], "06": ["models/resnet18.onnx", "models/resnet18.optimized.onnx"]}
@@ -83,29 +83,25 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     other = os.environ.get("MODEL") or "resnet18"
     models.need(other if model == "resnet18" else model for model in exercise.models)
     if exercise.app:
-        console.print(f"[bold]python {folder / service} --port {port}[/]")
-        console.print(
-            f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C"
-        )
-        console.print("In a second terminal:")
-        console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
-        become(str(folder / service), "--port", str(port))
-    # Ctrl-C gives running requests 10 s to finish.
-    words = [f"{Path(service).stem}:ImageClassifierService", "--port", str(port)]
-    words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
-    client = "make client" if port == 3000 else f"make client PORT={port}"
-    console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
-    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}")
-    console.print(f"In a second terminal: {client}   Stop: Ctrl-C")
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    become("-m", "bentoml", "serve", *words)
+        words = [str(folder / service), "--port", str(port)]
+        shown, client = ["python", *words], f"curl --data-binary @data/cat.png http://localhost:{port}/classify"
+    else:
+        # Ctrl-C gives running requests 10 s to finish.
+        words = ["-m", "bentoml", "serve", f"{exercise.module}:ImageClassifierService", "--port", str(port)]
+        words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
+        shown, client = words[1:], "make client" if port == 3000 else f"make client PORT={port}"
+        os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    console.print(f"[bold]{' '.join(shown)}[/]")
+    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C")
+    console.print(f"In a second terminal: {client}")
+    become(*words)
 
 
 def images_in(text: str) -> list[Path]:
     """Image files, separated by spaces. Raises Problem if one does not exist."""
     paths = [Path(file) for file in text.split()]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise Problem(f"IMAGE={text}: there is no file {missing[0]}.")
+    if missing := next((path for path in paths if not path.is_file()), None):
+        raise Problem(f"IMAGE={text}: there is no file {missing}.")
     return paths
 
 
@@ -196,9 +192,7 @@ def compare_images(
     words: Words = "",
     rounds: Rounds = 5,
     fresh: Annotated[bool, Option(envvar="FRESH", help="Build them without cache, and measure that.")] = True,
-    output: Annotated[Path, Option(help="Where the report goes.", show_default="reports/images")] = ROOT
-    / "reports"
-    / "images",
+    output: Annotated[Path, Option(help="Where the report goes.", show_default="reports/images")] = REPORT,
 ) -> None:
     """Compare images: build time, size of each layer, start-up, first prediction."""
     from course.images.build import COMPARED, chosen

@@ -17,8 +17,8 @@ import pytest
 
 from course import ROOT
 from course.base.docker import need_engine
+from course.base.environment import never_proxy_this_machine
 from course.base.processes import is_ours
-from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
 from course.harness.verdicts import Inconclusive
 from course.isolation import sandbox

@@ -65,11 +65,7 @@ def lend_wheels(folder: Path) -> None:
 
 
 def chosen(images: list[Image], words: str) -> list[Image]:
-    """Those images whose tags hold one of the words; all without a word.
-
-    Raises:
-        Problem: there are none.
-    """
+    """Those images whose tags hold one of the words, all without a word; raises Problem where there are none."""
     found = [image for image in images if not words or any(word in image.tag for word in words.split())]
     if not found:
         raise Problem(f"IMAGES={words}: there are {', '.join(image.tag for image in images)}.")
@@ -77,11 +73,7 @@ def chosen(images: list[Image], words: str) -> list[Image]:
 
 
 def build_all(images: list[Image], console: Console) -> None:
-    """Build images one after the other, and print the size and build time of each.
-
-    Raises:
-        Problem: no engine, or a build that failed.
-    """
+    """Build images one after the other, and print the size and build time of each."""
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
     for number, image in enumerate(images, 1):

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import httpx
 from rich.console import Console
@@ -23,30 +22,17 @@ CPUS = 1
 DEADLINE = 120  # seconds for a container to become ready
 
 
-class Build(NamedTuple):
-    """Seconds of one build without cache."""
-
-    whole: float
-    download: float | None  # None where the log does not tell it apart
-    install: float | None
-
-
-class Start(NamedTuple):
-    """Seconds from `docker run`, in one turn."""
-
-    ready: float
-    prediction: float
-
-
 @dataclass
 class Measured:
     """All about one image."""
 
     image: Image
-    build: Build | None  # None: it was there already, or was built with the cache
+    build: dict[str, float | None]  # seconds, as told_apart() has them; empty if it was built with a cache
     base: int  # bytes of the base image
     layers: list[docker.Layer]
-    starts: list[Start] = field(default_factory=list)
+    # Seconds from `docker run` until it was ready, and until it had answered, in each turn.
+    ready: list[float] = field(default_factory=list)
+    prediction: list[float] = field(default_factory=list)
     best: str = ""  # the label that it answers for the photograph
 
     @property
@@ -66,17 +52,9 @@ class Measured:
 
 
 def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console: Console) -> list[Measured]:
-    """Measure images, show what came out, and write it into a folder.
+    """Measure images, show what came out, and write it into a folder. A group is compared with its first image.
 
-    Args:
-        images: those to compare; the others of a group are compared with its first.
-        output: the folder.
-        rounds: how often each is started, in turn.
-        fresh: build them without cache first, and measure that; otherwise take the images that are there.
-        console: for tables and progress.
-
-    Raises:
-        Problem: no engine, a build that failed, an image that does not answer.
+    rounds: how often each is started, in turn; fresh: build them without cache first, and measure that.
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
@@ -90,8 +68,7 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
             bar.advance(work)
         for one in found * rounds:  # in turn: what slows the machine for a while slows all of them
             bar.update(work, description=f"Starting {one.image.tag} ...")
-            begun, one.best = start(one.image)
-            one.starts.append(begun)
+            start(one)
             bar.advance(work)
         if len(labels := {one.best for one in found}) > 1:
             raise Problem(f"The images do not hold the same model: they answer {', '.join(sorted(labels))}.")
@@ -101,22 +78,22 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     return found
 
 
-def build(image: Image, folder: Path, fresh: bool) -> Build | None:
+def build(image: Image, folder: Path, fresh: bool) -> dict[str, float | None]:
     """Build an image without cache, in the place of the one that was there; or only make sure that it is there."""
     log = folder / docker.log_of(image.tag).name
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
-        return None
+        return {}
     begin = time.monotonic()
     image.build(cache=not fresh, log=log)
     seconds = time.monotonic() - begin
     if before and before != docker.inspect(image.tag)["Id"]:
         docker.remove(before)
-    return Build(seconds, *told_apart(log)) if fresh else None
+    return told_apart(seconds, log) if fresh else {}
 
 
-def told_apart(log: Path) -> tuple[float | None, float | None]:
-    """Seconds that `pip download` and `pip install` took, by BuildKit's log of a build; None for what it lacks."""
+def told_apart(whole: float, log: Path) -> dict[str, float | None]:
+    """The seconds of a build, and of its `pip download` and `pip install` by BuildKit's log; None for what it lacks."""
     text = log.read_text(errors="replace") if log.exists() else ""
     steps = dict(re.findall(r"^#(\d+) (\[.*)$", text, re.MULTILINE))
     seconds = {number: float(took) for number, took in re.findall(r"^#(\d+) DONE ([\d.]+)s$", text, re.MULTILINE)}
@@ -125,21 +102,21 @@ def told_apart(log: Path) -> tuple[float | None, float | None]:
         times = [seconds.get(number, 0) for number, line in steps.items() if re.search(rf"\bpip\b.* {word}\b", line)]
         return sum(times) if times else None
 
-    return of("download"), of("install")
+    return {"build_s": whole, "download_s": of("download"), "install_s": of("install")}
 
 
-def start(image: Image) -> tuple[Start, str]:
-    """Start a container with one CPU; how long that takes, and the best label for the photograph."""
+def start(one: Measured) -> None:
+    """Start a container with one CPU, and note how long that takes, and the best label for the photograph."""
     photograph = PHOTOGRAPH.read_bytes()
     begin = time.monotonic()
-    with docker.container(image.tag, f"--cpus={CPUS}") as container:
+    with docker.container(one.image.tag, f"--cpus={CPUS}") as container:
         container.wait_until_ready(deadline=DEADLINE)
-        ready = time.monotonic() - begin
+        one.ready.append(time.monotonic() - begin)
         answer = httpx.post(f"{container.url}/classify", content=photograph, timeout=60)
-        took = time.monotonic() - begin
+        one.prediction.append(time.monotonic() - begin)
         if not answer.is_success:
-            raise Problem(f"{image.tag} answers {answer.status_code} to a photograph: {answer.text[:200]}")
-        return Start(ready, took), answer.json()["predictions"][0]["label"]
+            raise Problem(f"{one.image.tag} answers {answer.status_code} to a photograph: {answer.text[:200]}")
+        one.best = answer.json()["predictions"][0]["label"]
 
 
 def rows(found: list[Measured]) -> list[dict]:
@@ -148,7 +125,6 @@ def rows(found: list[Measured]) -> list[dict]:
     made = []
     for one in found:
         compared_with = first.setdefault(one.image.group, one)
-        build = one.build or Build(None, None, None)
         row = {
             "image": one.image.tag,
             "group": one.image.group,
@@ -156,12 +132,9 @@ def rows(found: list[Measured]) -> list[dict]:
             "above_base": (one.size - one.base) / 1e6,
             "times_first": one.size / compared_with.size,
             "times_first_above_base": (one.size - one.base) / (compared_with.size - compared_with.base),
-            "build_s": build.whole,
-            "download_s": build.download,
-            "install_s": build.install,
-        }
-        for what, seconds in zip(Start._fields, zip(*one.starts, strict=True), strict=True):
-            row |= {f"{what}_{how}": of(seconds) for how, of in {"median": median, "least": min, "most": max}.items()}
+        } | (one.build or dict.fromkeys(("build_s", "download_s", "install_s")))
+        for what, seconds in {"ready": one.ready, "prediction": one.prediction}.items():
+            row |= {f"{what}_median": median(seconds), f"{what}_least": min(seconds), f"{what}_most": max(seconds)}
         made.append(row)
     return made
 
@@ -175,11 +148,10 @@ def show(found: list[Measured], console: Console) -> None:
         if row["group"] != group:
             group = row["group"]
             table.add_section()
-        build, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build or [None] * 3)
+        whole, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build.values() or [None])
         sizes = [f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}"]
-        starts = [spread(seconds, 2) for seconds in zip(*one.starts, strict=True)]
-        parts = ", ".join(parts) if one.build else "-"
-        table.add_row(row["image"].removeprefix("course/"), *sizes, build, parts, *starts)
+        starts = [spread(one.ready, 2), spread(one.prediction, 2)]
+        table.add_row(row["image"].removeprefix("course/"), *sizes, whole, ", ".join(parts) or "-", *starts)
     console.print(table)
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
@@ -188,7 +160,7 @@ def show(found: list[Measured], console: Console) -> None:
     console.print(
         f"The base image has {found[0].base / 1e6:.0f} MB. Sizes are unpacked. `times the first`: whole images, within"
         f" their group. Each was built once, without cache; the download depends on the network. Ready, and the first"
-        f" prediction: from `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].starts)} starts, in turn.",
+        f" prediction: from `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].ready)} starts, in turn.",
         soft_wrap=True,
         highlight=False,
     )
@@ -202,26 +174,15 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    layers = [(one.image.tag, layer) for one in found for layer in one.layers]
-    reports.write_csv(
-        folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
-    )
-    engine = docker.docker("version", "--format", "{{.Server.Version}}")
-    measurements = {
-        "machine": reports.machine({"docker": engine}),
-        "base": {"bytes": found[0].base},
-        "images": [
-            {
-                "image": one.image.tag,
-                "id": docker.inspect(one.image.tag)["Id"],
-                "build": one.build._asdict() if one.build else None,
-                "starts": [start._asdict() for start in one.starts],
-                "best": one.best,
-            }
-            for one in found
-        ],
-    }
-    reports.write(folder, rows(found), measurements)
+    layers, images = [], []
+    for one in found:
+        tag = one.image.tag
+        layers += [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for layer in one.layers]
+        made = {"image": tag, "id": docker.inspect(tag)["Id"], "build": one.build, "best": one.best}
+        images.append(made | {"ready": one.ready, "prediction": one.prediction})
+    reports.write_csv(folder / "layers.csv", layers)
+    machine = reports.machine({"docker": docker.docker("version", "--format", "{{.Server.Version}}")})
+    reports.write(folder, rows(found), {"machine": machine, "base": {"bytes": found[0].base}, "images": images})
     plot(found, folder / "images.png")
 
 
@@ -241,7 +202,7 @@ def plot(found: list[Measured], path: Path) -> None:
         sizes.text(place, below, f"{below:,.0f}", ha="center", va="bottom")
     sizes.set(title="From below: the base image, then layer by layer", ylabel="MB, unpacked")
     sizes.legend()
-    reports.bars(seconds, [[start.prediction for start in one.starts] for one in found])
+    reports.bars(seconds, [one.prediction for one in found])
     seconds.set(title=f"From docker run to the first prediction, {CPUS} CPU", ylabel="s")
     for axes in (sizes, seconds):
         axes.set(xticks=range(len(found)), xticklabels=names)

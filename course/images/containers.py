@@ -102,12 +102,9 @@ def build_image(service: Exercise, by: str, folder: Path, *, log: Path, cache: b
 
 
 def containerize_bento(tag: str, image: str, log: Path, cache: bool = True) -> None:
-    """`bentoml containerize`.
+    """`bentoml containerize`; raises Problem where there is no such bento, or the command made no image.
 
     It runs the command, because `bentoml.container.build()` logs a failed build and returns as if it had succeeded.
-
-    Raises:
-        Problem: there is no such bento, or the command made no image.
     """
     bento_path(tag)
     run_bentoml(["containerize", tag, "--image-tag", image, *([] if cache else ["--opt", "no-cache"])], log)

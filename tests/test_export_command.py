@@ -43,15 +43,16 @@ def run(submission, tmp_path: Path, *arguments: object, cached: Path | None = No
     return submission.run("ex01_export.py", *arguments, *fast, "--output", tmp_path / "model.onnx", env=env)
 
 
-def test_auto_takes_random_weights_without_a_network_and_says_so(submission, tmp_path):
+def test_without_a_network_nothing_is_exported_and_both_ways_out_are_named(submission, tmp_path):
     done = run(submission, tmp_path)
-    assert done.code == 0, done.output
-    assert "No ImageNet weights" in done.output
-    assert "RANDOM" in done.output
-    assert metadata(tmp_path / "model.onnx")["weights"] == "random seed 0"
+    assert done.code == 1, done.output
+    for words in ("could not be downloaded from https://", "MODEL=efficientnet_lite0", "WEIGHTS=random"):
+        assert words in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "model.onnx").exists()
 
 
-def test_auto_takes_imagenet_weights_where_they_can_be_had(submission, checkpoint, tmp_path):
+def test_imagenet_weights_are_taken_where_they_can_be_had(submission, checkpoint, tmp_path):
     """A random checkpoint with the name of the download stands in for it: it cannot be downloaded everywhere."""
     done = run(submission, tmp_path, cached=checkpoint)
     assert done.code == 0, done.output
@@ -78,10 +79,10 @@ def test_what_a_user_gets_wrong_is_one_sentence(submission, tmp_path):
 
 
 WRONG = {
-    "offline": ({"weights": "imagenet"}, "The ImageNet weights could not be downloaded from https://"),
+    "offline": ({"weights": "imagenet"}, "The ImageNet weights of resnet18 could not be downloaded from https://"),
     "architecture": (
         {"architecture": "resnet19"},
-        "torchvision has no classifier called 'resnet19'. Did you mean resnet18",
+        "There is no classifier called 'resnet19'. Did you mean resnet18",
     ),
     "no_file": ({"weights": "nowhere.pth"}, "nowhere.pth is none of these"),
     "no_checkpoint": ({"weights": __file__}, "is not a checkpoint that torch.load can read"),

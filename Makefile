@@ -25,7 +25,7 @@ ifneq ($(NUMBER),)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format docs-build manifest clean
+.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format lock docs-build manifest clean
 
 # `name: ## usage | text` is a line of `make help`. A name without a recipe here gets it below the variables.
 ##@ What you can type
@@ -117,6 +117,12 @@ format: $(READY) ## make format | Format the code with Ruff
 docs-build: $(READY) ## make docs-build | Build the page into site/; a broken link fails
 	@$(PY) -m mkdocs build --strict --quiet
 
+# The libraries of CUDA are left out: PyTorch itself pins them, and CPU=1 installs none.
+lock: ## make lock | Write requirements.lock: every package with its version (needs uv)
+	@uv pip compile requirements.txt --universal --python-version 3.11 --no-annotate --quiet \
+	  --custom-compile-command "make lock" --output-file requirements.lock >/dev/null
+	@sed -i.old -E '/^(cuda-|nvidia-[^m]|triton)/d' requirements.lock && rm requirements.lock.old
+
 manifest: ## make manifest | Write README's table and the digests of the starters
 
 clean: ## make clean | Remove .venv, models, reports, site
@@ -160,14 +166,17 @@ images compare-images: $(READY) $(PROGRAM)
 	@$(COURSE) $@
 
 # The stamp is written last: an interrupted setup continues where pip stopped.
-$(READY): requirements.txt requirements-serving.txt
+# uv, where it is installed, takes a third of the time. Both install the versions of requirements.lock.
+INSTALL = $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(PY),$(PY) -m pip install)
+
+$(READY): requirements.lock
 	@$(check_python)
 	@echo "Setting up .venv: a few minutes, once."
 	@"$(PYTHON)" -m venv .venv
 	@if [ -n "$(CPU)" ]; then \
-	  $(PY) -m pip install --index-url $(TORCH_INDEX) $$(grep -Eo '^torch(vision)?==[0-9.]+' requirements.txt); fi
-	@$(PY) -m pip install -r requirements.txt
-	@$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	  $(INSTALL) --index-url $(TORCH_INDEX) $$(grep -Eo '^torch(vision)?==[0-9.]+' requirements.lock); fi
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(RESNET18): | $(READY)

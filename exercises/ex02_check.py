@@ -29,7 +29,8 @@ def load(path: Path) -> onnx.ModelProto:
     """Read and check a model file. Weights in a second file must be there, but are not read.
 
     Raises:
-        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker.
+        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker. The
+            sentence names the file, and the second file where that is missing.
     """
     # TODO 1: onnx.load(path, load_external_data=False), then onnx.checker.check_model(path, full_check=True).
     # Raise a Problem with one sentence when either fails, when the graph has no nodes, and when the second file of a

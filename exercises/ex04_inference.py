@@ -3,7 +3,6 @@
 python exercises/ex04_inference.py data/cat.png data/coffee.png
 """
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ import onnxruntime as ort
 from PIL import Image
 from typer import Argument, Option
 
-from course.given.files import read_image, reading
+from course.given.files import labels_of, read_image, reading
 from course.given.script import run
 from course.given.show import print_predictions, warn_of_random
 from serving.model import MODEL_PATH
@@ -51,7 +50,7 @@ def preprocess(image_path: Path) -> np.ndarray:
         float32 array of shape (1, 3, 224, 224).
 
     Raises:
-        Problem: the file is missing or not an image.
+        Problem: the file is missing, or not an image, or damaged.
     """
     # TODO 4: read_image() gives it upright and as RGB, or raises the Problem. Resize, crop, scale, normalise, transpose.
     raise NotImplementedError("Turn the image into the model's input.")
@@ -66,13 +65,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def classify(model_path: Path, image_path: Path) -> list[tuple[str, float]]:
     """The five most probable labels of an image file with their probabilities, best first.
 
-    The labels come from the model's metadata (`labels`, a JSON list).
+    The labels come from the model's metadata.
 
     Raises:
-        Problem: the model or the image is missing or broken.
+        Problem: the image is missing or broken; the model is missing, cannot be loaded, does not take the image, or
+            has not one label for each class.
     """
-    # TODO 6: open_session, input_and_output, preprocess, session.run, softmax, and the labels from
-    # session.get_modelmeta().custom_metadata_map.
+    # TODO 6: open_session, preprocess, input_and_output; then, inside `with reading(model_path)`, session.run and
+    # labels_of(session.get_modelmeta().custom_metadata_map, logits); then softmax and the best five.
     raise NotImplementedError("Run the model and name the five most probable classes.")
 
 

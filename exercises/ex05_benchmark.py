@@ -38,13 +38,16 @@ def onnxruntime_runner(path: Path, threads: int) -> Runner:
 
 
 def timed(function: Callable) -> Callable:
-    """Decorate a function so that it returns (what it returned, the seconds that it took)."""
+    """Decorate a function so that it returns (what it returned, the seconds that it took).
+
+    The seconds are those of a clock that only goes forward: time.time() jumps when somebody sets it.
+    """
     # TODO 3: a wrapper (functools.wraps keeps the name) that calls the function between two time.perf_counter().
     raise NotImplementedError("Return a function that also returns the seconds it took.")
 
 
 def measure(function: Callable[[], Any], warmup: int, repeats: int) -> list[float]:
-    """Call a function warmup times and then repeats times; return the seconds of the latter.
+    """Call a function warmup times and then repeats times; return the seconds of each of the latter, in order.
 
     The first calls pay for what happens once: memory is allocated, kernels are chosen, caches are cold.
     """

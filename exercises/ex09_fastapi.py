@@ -17,15 +17,15 @@ from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 from typer import Option
 
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import labels, open_model, top5, weights
+from serving.model import MODEL_PATH, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -44,29 +44,9 @@ class Model(NamedTuple):
     weights: str
 
 
-class Prediction(BaseModel):
-    """One label of an image."""
-
-    label: str
-    probability: float
-
-
-class Classification(BaseModel):
-    """The five best labels of an image, best first, and where the model's weights came from."""
-
-    predictions: list[Prediction]
-    weights: str
-
-
-# ------------------------------------------------------------------------------ start and stop
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop: uvicorn listens once this yields, and continues here when it stops.
-
-    The model is loaded in the background, so that the probes get an answer meanwhile.
-    """
+    """Uvicorn listens once this yields, and continues here when it stops. The model is loaded in the background."""
     # TODO 1: allow THREADS threads (to_thread.current_default_thread_limiter().total_tokens), set app.state.model to
     # None, start load(app) as a task, and yield.
     raise NotImplementedError("Start to load the model, and yield.")
@@ -81,6 +61,7 @@ async def load(app: FastAPI) -> None:
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 # TODO 4: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
 # app.add_middleware(RequestLimits, max_bytes={...})
 
@@ -92,9 +73,6 @@ async def loaded(request: Request) -> Model:
 
 
 Loaded = Annotated[Model, Depends(loaded)]
-
-
-# ------------------------------------------------------------------------------ the APIs
 
 
 @app.get("/livez")
@@ -122,8 +100,10 @@ def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list
 
 
 @app.post("/classify")
-def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> Classification:
-    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF): the whole body."""
+def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> dict:
+    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
+    Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
+    """
     # TODO 9: open_image (HTTPException(400, ...) for BadImage), preprocess, logits, top5, and the model's weights.
     raise NotImplementedError("Return the five best labels for the image file.")
 
@@ -132,9 +112,6 @@ def logits(model: Model, batch: np.ndarray) -> np.ndarray:
     """(batch, 3, 224, 224) float32 to (batch, 1000) float32."""
     # TODO 10: session.run
     raise NotImplementedError("Run the model.")
-
-
-# ------------------------------------------------------------------------------ errors, all of one form
 
 
 @app.exception_handler(AnyHTTPException)
@@ -152,8 +129,8 @@ async def say_what_was_expected(_: Request, error: RequestValidationError) -> JS
 
 def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> None:
     """Serve the application until Ctrl-C."""
-    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections
-    # (limit_concurrency), and how long Ctrl-C waits for requests in progress (timeout_graceful_shutdown).
+    # TODO 12: a Problem if the port is not free (is_free), then uvicorn.run. Limit the connections to 256
+    # (limit_concurrency), and how long Ctrl-C waits for requests in progress to 5 s (timeout_graceful_shutdown).
     raise NotImplementedError("Serve the application.")
 
 

@@ -16,19 +16,11 @@ from course.given.script import run
 
 
 def ask(url: str, images: list[tuple[str, bytes]]) -> Iterator[tuple[str, dict]]:
-    """Send image files to the service's `classify`, one after the other.
+    """Send pairs of a name and an image file to the service at url, and yield each name with the service's answer.
 
-    Args:
-        url: where the service listens.
-        images: pairs of a name and an image file.
-
-    Yields:
-        pairs of a name and an answer: {"predictions": [{"label": str, "probability": float}, ...], "weights": str},
-        or {"error": why the service refused the file}: its status is 4xx then.
-
-    Raises:
-        BentoMLException: the service failed.
-        httpx.TransportError: nothing listens at url.
+    An answer is {"predictions": [{"label": str, "probability": float}, ...], "weights": str}, or {"error": why} where
+    the service refused the file (4xx). Raises BentoMLException if the service failed, httpx.TransportError if nothing
+    listens.
     """
     # TODO 8: with bentoml.SyncHTTPClient(url, server_ready_timeout=0) as client: client.classify(image) for each file. It
     # raises BentoMLException, whose error_code is the status: a refusal (4xx) is an answer, a failure (5xx) is not.
@@ -39,7 +31,7 @@ def main(
     images: Annotated[list[Path], Argument(help="Image files.")],
     url: Annotated[str, Option(help="Where the service listens.")] = "http://localhost:3000",
 ) -> None:
-    """Classify image files with a running service and print a table."""
+    """Classify image files with a running service and print a table; exit code 1 if one is refused or nothing listens."""
     files = [(image.name, read(image)) for image in images]
     with talking_to(url, "make serve"):
         show_answers(ask(url, files))

@@ -11,9 +11,10 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType, DType, Shape
 from pydantic import BeforeValidator
 
-from serving.bentoml_repairs import repair_logs
+from serving.bentoml_repairs import repair_every_service
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import BadModel, labels, open_model, top5, weights
+from serving.model import MODEL_PATH, BadModel, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -23,10 +24,10 @@ ImageBatch = np.ndarray
 # Bytes, not Path or PIL.Image: for these BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
-repair_logs()
+repair_every_service()
 
 
-@bentoml.service  # TODO 2: limit the time of a request and how many may wait: traffic={...}
+@bentoml.service  # TODO 2: limit a request to 30 s, and how many may wait to 256: traffic={...}
 class ImageClassifierService:
     """Classifies images with resnet18, exported to ONNX, on ONNX Runtime."""
 
@@ -58,5 +59,6 @@ class ImageClassifierService:
         raise NotImplementedError("Answer the five best labels for the image file.")
 
 
+ImageClassifierService.add_asgi_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 # TODO 7: limit the size of a request, 64 MiB for /predict and 10 MiB for /classify:
 # ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={...})

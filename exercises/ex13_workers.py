@@ -4,60 +4,45 @@ WORKERS=2 bentoml serve exercises.ex13_workers:ImageClassifierService
 """
 
 import os
-import re
 
 import bentoml
-from bentoml.exceptions import BentoMLException
 
-from serving.cores import cores
+from serving.cores import cores, read_number
 from serving.model import open_model
 from serving.service import Classifier, finish
 
-MOST = 256  # workers, or threads of one: more is a slip of the finger
-
-
-def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
-    """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
-    # TODO 1: `wanted` is what somebody typed. Say what was expected, and the name of the setting.
-    raise NotImplementedError("Return the number.")
-
 
 def how_many_workers(wanted: str, available: int) -> int:
-    """How many worker processes to start.
+    """How many worker processes to start where so many cores are available.
 
-    Args:
-        wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
-        available: cores that this process may use.
+    wanted: a number, 1 or more; or `cpu_count`: one for each core.
     """
-    # TODO 2: with read_number. How many for `cpu_count`?
+    # TODO 1: read_number ends `bentoml serve` with one sentence where `wanted` is no number. How many for `cpu_count`?
     raise NotImplementedError("Return the number of workers.")
 
 
 def how_many_threads(wanted: str, available: int, workers: int) -> int:
-    """How many threads of each worker work on one operator of the model.
+    """How many threads of each worker work on one operator of the model, where so many cores are available to all.
 
-    Args:
-        wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
-        available: cores that all workers together may use.
-        workers: that there are.
+    wanted: a number; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
     """
-    # TODO 3: what is a worker's share of 8 cores among 3 workers? And of 2 cores among 4?
+    # TODO 2: what is a worker's share of 8 cores among 3 workers? And of 2 cores among 4?
     raise NotImplementedError("Return the number of threads of each worker.")
 
 
-# TODO 4: from the environment variables WORKERS and THREADS, with the functions above and cores(). Unless they are set:
+# TODO 3: from the environment variables WORKERS and THREADS, with the functions above and cores(). Unless they are set:
 # `cpu_count` and `share`.
 WORKERS = 1
 THREADS = 0
 
 
 # max_concurrency is for the whole service: BentoML gives each worker its share, rounded up.
-@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # TODO 5: how many workers?
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # TODO 4: how many workers?
 class ImageClassifierService(Classifier):
     """Classifies images, in several processes that listen on one port."""
 
-    # TODO 6: `__init__`: hand super().__init__ a session with THREADS threads, from open_model().
-    # TODO 7: delete this line. As long as it is here, the service does not start.
+    # TODO 5: `__init__`: hand super().__init__ a session with THREADS threads, from open_model().
+    # TODO 6: delete this line. As long as it is here, the service does not start.
     still_to_do = "the number of workers, and of threads in each."
 
 

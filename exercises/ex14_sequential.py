@@ -27,7 +27,7 @@ class Preprocessing:
         raise NotImplementedError("Make the model's input of the image file.")
 
 
-@bentoml.service  # TODO 3: limit the time of a request, and how many may wait: traffic={...}
+@bentoml.service  # TODO 3: limit a request to 30 s, and how many may wait to 256: traffic={...}
 class ImageClassifierService(OneModel):
     """Classifies images: asks Preprocessing for the tensor, and runs resnet18 on it."""
 

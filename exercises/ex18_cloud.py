@@ -21,12 +21,8 @@ PHOTOGRAPH = ROOT / "data" / "cat.png"
 def image_address(project: str, region: str, repository: str, service: str, version: str) -> str:
     """The name of an image in Artifact Registry.
 
-    Args:
-        project: the Google Cloud project, such as my-project, or `example.com:my-project` if it belongs to a domain.
-        region: such as europe-west1.
-        repository: the Artifact Registry repository in that region.
-        service: such as ex10_service.
-        version: the image's tag.
+    The arguments are such as my-project, europe-west1, course, ex10_service and 0123456789ab, the image's tag. A project
+    that belongs to a domain is called `example.com:my-project`.
     """
     # TODO 1: the registry of a region is REGION-docker.pkg.dev.
     raise NotImplementedError("Return the address of the image.")
@@ -48,12 +44,8 @@ def commands(
 ) -> list[list[str]]:
     """The commands to type, each a list of words: tag, log in, push, deploy.
 
-    Args:
-        project: as for image_address().
-        region: as for image_address().
-        repository: as for image_address().
+    Args (the others as for image_address()):
         service: its image here is called `SERVICE:hand`; names in Cloud Run have no underscores (cloud.name()).
-        version: the tag of the image in Artifact Registry.
         public: whether anybody may call the service; otherwise only those whom you allow.
     """
     # TODO 3: docker tag, gcloud auth configure-docker, docker push, gcloud run deploy.
@@ -63,10 +55,7 @@ def commands(
 def smoke_test(url: str, photograph: Path, token: str = "") -> str:
     """Let a deployed service classify a photograph, and return the most probable label.
 
-    Args:
-        url: of the service.
-        photograph: an image file.
-        token: an identity token, for a service that is not public.
+    The token is an identity token, for a service that is not public.
 
     Raises:
         Problem: no response, another status than 200, or no predictions; the message says which.

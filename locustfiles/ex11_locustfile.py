@@ -30,14 +30,10 @@ def prepare(environment, **_) -> None:
 
 
 def request_for(payload: str) -> dict:
-    """The path, the headers and the body of a request.
+    """What locust posts: {"url": str, "headers": {"Content-Type": str}, "data": bytes}.
 
-    Args:
-        payload: `image`, the photograph as a file; `json`, the preprocessed tensor as a nested list;
-            `npy`, the same tensor as numpy.save() writes it.
-
-    Returns:
-        {"url": str, "headers": {"Content-Type": str}, "data": bytes}
+    payload: `image`, the photograph as a file; `json`, the preprocessed tensor as a nested list; `npy`, the same tensor
+        as numpy.save() writes it.
     """
     image = CAT.read_bytes()
     if payload == "image":
@@ -48,11 +44,7 @@ def request_for(payload: str) -> dict:
         return {"url": "/predict", "headers": {"Content-Type": "application/json"}, "data": body}
     file = io.BytesIO()
     np.save(file, tensor)
-    return {
-        "url": "/predict_npy",
-        "headers": {"Content-Type": "application/octet-stream"},
-        "data": file.getvalue(),
-    }
+    return {"url": "/predict_npy", "headers": {"Content-Type": "application/octet-stream"}, "data": file.getvalue()}
 
 
 # FastHttpUser needs a fraction of HttpUser's processor time, and leaves the rest to the server.

@@ -3,7 +3,8 @@
 import io
 import os
 import zipfile
-from pathlib import Path
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 
 from serving import Problem
 
@@ -38,71 +39,52 @@ class _SmallReads(io.FileIO):
 def open_archive(path: Path) -> zipfile.ZipFile:
     """Open an archive and check what it says of itself, before anything is unpacked.
 
-    Raises:
-        BadArchive: not a zip file or a broken one, no files in it, too many, or too large once unpacked.
+    Raises BadArchive: not a whole zip file, no files in it, too many, or too large once unpacked.
     """
     if not path.is_file():
         raise BadArchive("expected an archive that is still kept, which it is until its task ends: submit it again")
-    file = _SmallReads(path)
-    try:
-        archive = zipfile.ZipFile(file)
-        _check(images_in(archive))
-    except BadArchive:
-        file.close()
-        raise
-    except Exception as error:  # zipfile raises half a dozen kinds for a file that is not an archive
-        file.close()
-        raise BadArchive(
-            f"expected a zip archive, but these {path.stat().st_size:,} bytes are not one: {error}"
-        ) from error
+    with ExitStack() as stack:
+        try:
+            archive = zipfile.ZipFile(stack.enter_context(_SmallReads(path)))
+            files = images_in(archive)
+        except BadArchive:
+            raise
+        except Exception as error:  # zipfile raises half a dozen kinds for a file that is not an archive
+            size = path.stat().st_size
+            raise BadArchive(f"expected a zip archive, but these {size:,} bytes are not one: {error}") from error
+        total = sum(file.file_size for file in files)
+        if not files:
+            raise BadArchive("expected an archive with at least one image file, got one with none")
+        if len(files) > MAX_FILES:
+            raise BadArchive(f"expected at most {MAX_FILES:,} files, got {len(files):,}")
+        if total > MAX_TOTAL_BYTES:
+            raise BadArchive(f"expected at most {MAX_TOTAL_BYTES:,} bytes when unpacked, got {total:,}")
+        stack.pop_all()  # the file stays open as long as the archive
     return archive
-
-
-def _check(files: list[zipfile.ZipInfo]) -> None:
-    total = sum(file.file_size for file in files)
-    if not files:
-        raise BadArchive("expected an archive with at least one image file, got one with none")
-    if len(files) > MAX_FILES:
-        raise BadArchive(f"expected at most {MAX_FILES:,} files, got {len(files):,}")
-    if total > MAX_TOTAL_BYTES:
-        raise BadArchive(f"expected at most {MAX_TOTAL_BYTES:,} bytes when unpacked, got {total:,}")
 
 
 def images_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Its files, without folders and without what macOS and others hide there (.DS_Store, __MACOSX)."""
-    return [
-        file
-        for file in archive.infolist()
-        if not file.is_dir() and not any(part.startswith((".", "__MACOSX")) for part in _parts(file.filename))
-    ]
 
+    def hidden(name: str) -> bool:
+        return any(part.startswith((".", "__MACOSX")) and part != ".." for part in PurePosixPath(name).parts)
 
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part not in (".", "..")]
+    return [file for file in archive.infolist() if not file.is_dir() and not hidden(file.filename)]
 
 
 def read_file(archive: zipfile.ZipFile, file: zipfile.ZipInfo) -> bytes:
-    """One file of the archive, unpacked into memory.
-
-    Raises:
-        BadFile: encrypted, broken, too large, or packed by a method other than METHODS.
-    """
+    """One file of the archive in memory; raises BadFile: encrypted, broken, too large, packed by another method."""
     if file.flag_bits & 1:
         raise BadFile("expected a file without a password, got an encrypted one")
     if file.compress_type not in METHODS:
         raise BadFile("expected a stored or deflated file, got another method of compression")
     if file.file_size > MAX_FILE_BYTES:
         raise BadFile(f"expected at most {MAX_FILE_BYTES:,} bytes, got {file.file_size:,}")
-    unpacked = bytearray()
     try:
         with archive.open(file) as packed:
-            # What an archive says of its sizes may be a lie: counted again while unpacking.
-            while piece := packed.read(2**16):
-                unpacked += piece
-                if len(unpacked) > MAX_FILE_BYTES:
-                    raise BadFile(f"expected at most {MAX_FILE_BYTES:,} bytes, got more")
-    except BadFile:
-        raise
+            unpacked = packed.read(MAX_FILE_BYTES + 1)  # what an archive says of its sizes may be a lie
     except Exception as error:  # zlib and zipfile raise whatever they stumble over
         raise BadFile(f"expected a whole file, but it is damaged: {error}") from error
-    return bytes(unpacked)
+    if len(unpacked) > MAX_FILE_BYTES:
+        raise BadFile(f"expected at most {MAX_FILE_BYTES:,} bytes, got more")
+    return unpacked

@@ -25,11 +25,12 @@ from starlette.types import Receive, Scope, Send
 from serving import Problem
 from serving.connections import spread_connections
 from serving.repair import repair, warn_of_another_version
+from serving.tracking import send_nothing_elsewhere
 
 
 def apply(service: "bentoml.Service") -> None:
     """Apply what a service and its dependencies need. Call it in their module, which each of their processes imports."""
-    repair_logs()
+    repair_every_service()
     batch_without_waiting()
     keep_socket_paths_short()
     if service.config.get("workers", 1) != 1:
@@ -49,8 +50,9 @@ def apply(service: "bentoml.Service") -> None:
     service.inner._before_the_workers = before_the_workers
 
 
-def repair_logs() -> None:
-    """Both repairs of the log, which every service needs."""
+def repair_every_service() -> None:
+    """The repairs that every service needs."""
+    send_nothing_elsewhere()
     log_client_errors_in_one_line()
     log_headers_of_any_bytes()
 
@@ -66,12 +68,10 @@ def log_client_errors_in_one_line() -> None:
 
 def _in_one_line(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    refused = isinstance(error, BentoMLException) and error.error_code < 500
-    if refused or isinstance(error, ValidationError):
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args = "refused %s: %s", (record.args[0], why)
-        record.exc_info = None
+    invalid = isinstance(error, ValidationError)
+    if invalid or (isinstance(error, BentoMLException) and error.error_code < 500):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        record.msg, record.args = "refused %s: %s", (record.args[0], error.errors()[0]["msg"] if invalid else error)
     return True
 
 
@@ -281,8 +281,7 @@ def moved_in_whole() -> Iterator[object]:
     disk, a crash), they leave half a version, which `list` stumbles over and `latest` may mean.
     Seen in: BentoML 1.4.39 and 1.4.40. Can go when: BentoML moves a version to its place in one step.
 
-    Raises:
-        Problem: the version is in BentoML's store already, or this BentoML saves models in another way.
+    Raises Problem: the version is in BentoML's store already, or this BentoML saves models in another way.
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.models import ModelStore

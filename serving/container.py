@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 from serving import Problem
 
@@ -24,26 +25,18 @@ def main(words: list[str]) -> None:
     """Do what the command line says; what a user can get wrong ends it with one sentence and exit code 1."""
     try:
         port = read_port(os.environ.get("PORT") or "3000")
-        match words:
-            case ["serve"]:
-                check_can_write(Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"))
-                check_is_free(port)
-                sys.exit(serve(read_service(os.environ.get("SERVICE") or ""), port))
-            case ["ready"]:
-                sys.exit(0 if is_ready(port) else 1)
-            case _:
-                raise Problem("Expected `serve` or `ready`.")
+        if words == ["ready"]:
+            sys.exit(0 if is_ready(port) else 1)
+        if words != ["serve"]:
+            raise Problem("Expected `serve` or `ready`.")
+        check_can_write(Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml"))
+        check_is_free(port)
+        if not (service := os.environ.get("SERVICE")):
+            why = "A build argument is gone when the container runs: ENV SERVICE=${SERVICE} keeps it."
+            raise Problem(f"SERVICE names no service. {why}")
+        sys.exit(serve(service, port))
     except Problem as problem:
         sys.exit(str(problem))
-
-
-def read_service(wanted: str) -> str:
-    """The module to serve; raises Problem."""
-    if not wanted:
-        raise Problem(
-            "SERVICE names no service. A build argument is gone when the container runs: ENV SERVICE=${SERVICE} keeps it."
-        )
-    return wanted
 
 
 def read_port(wanted: str) -> int:
@@ -60,29 +53,24 @@ def check_can_write(folder: Path) -> None:
         for place in (folder, None):
             tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
-        raise Problem(
-            f"Nothing can be written to {folder} or to /tmp: {error.strerror}. "
-            "Where the container's files are read-only, give it a place: docker run --read-only --tmpfs /tmp ..."
-        ) from error
+        advice = "Where the container's files are read-only, give it a place: docker run --read-only --tmpfs /tmp ..."
+        raise Problem(f"Nothing can be written to {folder} or to /tmp: {error.strerror}. {advice}") from error
 
 
 def check_is_free(port: int) -> None:
     """Make sure that nobody listens on a port yet, as somebody may with --network=host; raises Problem."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("0.0.0.0", port))
-        except OSError as error:
-            raise Problem(
-                f"Port {port} cannot be used: {error.strerror}. Name another: docker run --env PORT=..."
-            ) from error
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        said = f"Port {port} cannot be used: {error.strerror}. Name another: docker run --env PORT=..."
+        raise Problem(said) from error
 
 
 def serve(service: str, port: int) -> int:
     """Run `bentoml serve` as a child, hand signals on to it, and answer the exit code to end with.
 
-    Not os.exec: the first process of a container is deaf to SIGTERM until it says what to do with it, which BentoML
-    does seconds later. A container stopped while it starts would have to be killed.
+    Not os.exec: the first process of a container ignores SIGTERM until it says what to do with it, which BentoML does
+    seconds later. A container stopped while it starts would have to be killed.
     """
     options = ["--port", str(port), "--timeout-graceful-shutdown", SECONDS_TO_FINISH]
     command = [sys.executable, "-m", "bentoml", "serve", f"{service}:ImageClassifierService", *options]
@@ -95,14 +83,11 @@ def serve(service: str, port: int) -> int:
 
 def is_ready(port: int) -> bool:
     """Whether GET /readyz is answered with 200."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    without_proxies = build_opener(ProxyHandler({}))
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        return without_proxies.open(f"http://127.0.0.1:{port}/readyz", timeout=2).status == 200
     except (OSError, HTTPException):
         return False
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

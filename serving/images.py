@@ -1,7 +1,6 @@
 """From the bytes of an image file to the tensor that the model takes, with Pillow and NumPy alone."""
 
 import io
-from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -31,22 +30,18 @@ class BadImage(Problem):
 def open_image(data: bytes) -> Image.Image:
     """Decode an image file, the right way up, as 8-bit RGB; of an animation, the first frame.
 
-    Args:
-        data: the whole file, in one of FORMATS, of any colour mode and bit depth.
+    data: the whole file, in one of FORMATS, of any colour mode and bit depth.
 
     Raises:
-        BadImage: not an image, truncated, more than MAX_PIXELS, or longer than MAX_ASPECT_RATIO
-            times its width (or the other way round).
+        BadImage: not an image, truncated, more than MAX_PIXELS, or a side of over MAX_ASPECT_RATIO times the other.
     """
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
     except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
         raise BadImage(f"expected at most {MAX_PIXELS:,} pixels: {error}") from error
     except UnidentifiedImageError as error:
-        raise BadImage(
-            f"expected an image file ({', '.join(FORMATS)}), but these {len(data)} bytes are not an image, "
-            "or its header is damaged"
-        ) from error
+        said = f"expected an image file ({', '.join(FORMATS)}), but these {len(data)} bytes are not an image"
+        raise BadImage(f"{said}, or its header is damaged") from error
     except Exception as error:  # decoders raise many kinds
         raise BadImage(f"expected a whole image file, but its header is damaged: {error}") from error
     width, height = image.size
@@ -62,44 +57,33 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImage(f"expected a whole image file, but this {image.format} is damaged: {error}") from error
     with suppress(Exception):  # damaged metadata does not damage the pixels, which stay the way they are stored
         image = ImageOps.exif_transpose(image)
-    return _to_rgb(image)
+    if image.mode.startswith("I;16"):  # convert() would clip 16-bit greys at 255, not scale them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def without_metadata(data: bytes) -> bytes:
     """A PNG file without its texts and colour profiles, with which Pillow refuses the pixels as well where they
     are damaged or larger than 1 MB. Any other file, and one that is no whole PNG, is returned as it is.
+
+    A chunk has a length, a kind, content and a checksum: https://www.w3.org/TR/png-3/#5Chunk-layout
     """
     if not data.startswith(PNG_SIGNATURE):
         return data
-    return PNG_SIGNATURE + b"".join(chunk for kind, chunk in _chunks(data) if kind[:1].isupper() or kind == KEPT_CHUNK)
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG file: length, kind, content and checksum. An upper-case kind is needed for the pixels.
-
-    Source: https://www.w3.org/TR/png-3/#5Chunk-layout
-    """
-    at = len(PNG_SIGNATURE)
-    while at < len(png):
-        end = at + 12 + int.from_bytes(png[at : at + 4])
-        yield png[at + 4 : at + 8], png[at:end]
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while at < len(data):
+        end, kind = at + 12 + int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind[:1].isupper() or kind == KEPT_CHUNK:  # upper case: needed for the pixels
+            kept.append(data[at:end])
         at = end
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # convert() would clip 16-bit greys at 255, not scale them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    return b"".join(kept)
 
 
 def preprocess(image: Image.Image) -> np.ndarray:
-    """Resize, crop and normalise an RGB image as torchvision's resnet18 weights prescribe.
+    """Turn an RGB image into the model's input, a float32 array of shape (1, 3, 224, 224).
 
-    Short side to 256 (bilinear, antialiased), centre crop of 224 x 224, scaled to 0..1, normalised
-    with ImageNet's mean and standard deviation: `ResNet18_Weights.IMAGENET1K_V1.transforms()`.
-
-    Returns:
-        float32 array of shape (1, 3, 224, 224).
+    Short side to 256 (bilinear, antialiased), centre crop of 224 x 224, scaled to 0..1, normalised with ImageNet's mean
+    and standard deviation, as torchvision prescribes: `ResNet18_Weights.IMAGENET1K_V1.transforms()`.
     """
     width, height = image.size
     short = min(width, height)

@@ -42,11 +42,7 @@ class Model(NamedTuple):
 
 
 def load(path: Path, threads: int = 0) -> Model:
-    """Load a model in the runtime that its file is for.
-
-    Raises:
-        Problem: it is missing or broken, or its runtime is not installed.
-    """
+    """Load a model in the runtime that its file is for; raises Problem if either is missing, or the file is broken."""
     loaders = {".onnx": load_onnx, ".pt2": load_pytorch}
     if path.suffix not in loaders:
         raise Problem(f"{path}: expected a model file, {' or '.join(loaders)}.")
@@ -72,15 +68,13 @@ def load_onnx(path: Path, threads: int) -> Model:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(path, options, providers=providers)
-    says = session.get_modelmeta().custom_metadata_map
-    provider = session.get_providers()[0]
-    return Model(
-        lambda images: session.run(["output"], {"input": images})[0],
-        json.loads(says["labels"]),
-        says.get("weights", "unknown"),
-        f"ONNX Runtime {ort.__version__}, {provider}",
-        provider == CUDA,
-    )
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(["output"], {"input": images})[0]
+
+    says, provider = session.get_modelmeta().custom_metadata_map, session.get_providers()[0]
+    runs_on = f"ONNX Runtime {ort.__version__}, {provider}"
+    return Model(run, json.loads(says["labels"]), says.get("weights", "unknown"), runs_on, provider == CUDA)
 
 
 def load_pytorch(path: Path, threads: int) -> Model:
@@ -98,9 +92,8 @@ def load_pytorch(path: Path, threads: int) -> Model:
         with torch.inference_mode():
             return model(torch.from_numpy(images).to(device)).cpu().numpy()
 
-    return Model(
-        run, json.loads(says["labels"]), says["weights"], f"PyTorch {torch.__version__}, {device}", device == "cuda"
-    )
+    runs_on = f"PyTorch {torch.__version__}, {device}"
+    return Model(run, json.loads(says["labels"]), says["weights"], runs_on, device == "cuda")
 
 
 def make_app(model: Model) -> Starlette:
@@ -120,19 +113,14 @@ def make_app(model: Model) -> Starlette:
     async def ready(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ready", "runs_on": model.runs_on})  # it listens once the model is loaded
 
-    app = Starlette(
-        routes=[Route("/classify", classify, methods=["POST"]), Route("/readyz", ready), Route("/livez", ready)]
-    )
+    routes = [Route("/classify", classify, methods=["POST"]), Route("/readyz", ready), Route("/livez", ready)]
+    app = Starlette(routes=routes)
     app.add_middleware(RequestLimits, max_bytes={"/classify": 10 * 2**20})
     return app
 
 
 def number(name: str, default: int, most: int) -> int:
-    """An environment variable that is a number from 0 to most.
-
-    Raises:
-        Problem: it is something else.
-    """
+    """An environment variable that is a number from 0 to most; raises Problem if it is something else."""
     value = os.environ.get(name) or str(default)
     if not value.isascii() or not value.isdigit() or int(value) > most:
         raise Problem(f"{name}={value}: expected a number from 0 to {most}.")
@@ -140,19 +128,14 @@ def number(name: str, default: int, most: int) -> int:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on every address.
-
-    Raises:
-        Problem: the port is taken, or not allowed.
-    """
+    """A socket on a port of every address; raises Problem if the port is taken, or not allowed."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("0.0.0.0", port))
     except OSError as error:
-        raise Problem(
-            f"Port {port} is taken, or not allowed ({error.strerror}). Choose another: PORT={port + 1}"
-        ) from error
+        said = f"Port {port} is taken, or not allowed ({error.strerror}). Choose another: PORT={port + 1}"
+        raise Problem(said) from error
     return listener
 
 
@@ -162,9 +145,8 @@ def main(path: Path) -> None:
     listener = listen(port)  # before the model is loaded: a taken port is known at once
     model = load(path, threads)
     if os.environ.get("REQUIRE_GPU") == "1" and not model.gpu:
-        raise Problem(
-            f"REQUIRE_GPU=1, but there is no GPU for this container: {model.runs_on}. Try docker run --gpus all"
-        )
+        said = f"REQUIRE_GPU=1, but there is no GPU for this container: {model.runs_on}. Try docker run --gpus all"
+        raise Problem(said)
     print(f"{path} runs in {model.runs_on}; listening on port {port}.", flush=True)
     config = uvicorn.Config(make_app(model), limit_concurrency=256, timeout_graceful_shutdown=8)
     uvicorn.Server(config).run(sockets=[listener])

@@ -1,9 +1,9 @@
-"""What the build of an inference image ends with: it makes sure that the image holds what it is meant to run with.
+"""The end of the build of an inference image: make sure that it holds what it is meant to run with.
 
 python -m serving.inference_check models/resnet18.onnx "$CUDA"
 
-There is no GPU where images are built, so a model that runs proves nothing about CUDA: both runtimes take the CPU
-without a word. Looked at instead: what the runtime was built for, and whether every library that it loads is there.
+There is no GPU where images are built, and both runtimes take the CPU without a word, so a run proves nothing. Looked
+at instead: what the runtime was built for, and whether every library that it loads is there.
 """
 
 import ctypes
@@ -23,11 +23,9 @@ FROM_THE_HOST = {"libcuda.so.1"}
 
 
 def check(path: Path, cuda: str) -> str:
-    """Make sure that an image is what its build argument CUDA says; a sentence on what it holds.
+    """Make sure that an image is what its build argument CUDA says, and return a sentence on what it holds.
 
-    Raises:
-        Problem: CUDA is neither `true` nor empty, the model does not run, the runtime is built for something else,
-            or a library that it loads is missing.
+    Raises Problem: another CUDA than `true` or empty, no sound answer, another build, a missing library.
     """
     if cuda not in ("true", ""):
         raise Problem(f"CUDA={cuda}: say CUDA=true, or leave it out.")
@@ -51,7 +49,10 @@ def onnxruntime_cuda() -> str:
     package = Path(ort.__file__).parent
     # Those that it finds when it needs them, so that no linker names them: cuDNN, cuFFT and others.
     for words in ort._get_nvidia_dll_paths(is_windows=False):
-        need(package.parent.joinpath(*words))
+        try:
+            ctypes.CDLL(str(package.parent.joinpath(*words)), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise Problem(f"A library that the CUDA provider loads is missing: {error}") from error
     need_linked(package / "capi" / "libonnxruntime_providers_cuda.so", package.parent)
     return ort.cuda_version
 
@@ -66,20 +67,10 @@ def pytorch_cuda() -> str:
     return torch.version.cuda
 
 
-def need(library: Path) -> None:
-    """Load a library, or raise Problem."""
-    try:
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise Problem(f"A library that the CUDA provider loads is missing: {error}") from error
-
-
 def need_linked(library: Path, packages: Path) -> None:
     """Make sure that the linker finds all that a library is linked with, in NVIDIA's Python packages or the system."""
-    folders = ":".join(str(folder) for folder in packages.glob("nvidia/*/lib"))
-    listed = subprocess.run(
-        ["ldd", str(library)], env=os.environ | {"LD_LIBRARY_PATH": folders}, capture_output=True, text=True
-    )
+    env = os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, packages.glob("nvidia/*/lib")))}
+    listed = subprocess.run(["ldd", str(library)], env=env, capture_output=True, text=True)
     if listed.returncode:
         raise Problem(f"{library} cannot be read: {listed.stderr.strip()}")
     missing = set(re.findall(r"^\s*(\S+) => not found", listed.stdout, re.MULTILINE)) - FROM_THE_HOST

@@ -10,14 +10,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def top5(logits: np.ndarray, names: list[str]) -> list[dict]:
-    """The five most probable classes of one image, best first.
+    """The five most probable classes of one image, best first: {"label": str, "probability": float} of each.
 
-    Args:
-        logits: float32 array of shape (classes,).
-        names: one name a class.
-
-    Returns:
-        five of {"label": str, "probability": float}.
+    logits: float32 array of shape (classes,); names: one name a class.
     """
     return best5(softmax(logits), names)
 

@@ -10,21 +10,9 @@ import numpy as np
 import onnxruntime as ort
 
 from serving import Problem
-from serving.labels import best5, softmax, top5
-
-__all__ = [
-    "MODELS_DIR",
-    "MODEL_A_PATH",
-    "MODEL_B_PATH",
-    "MODEL_PATH",
-    "BadModel",
-    "best5",
-    "labels",
-    "open_model",
-    "softmax",
-    "top5",
-    "weights",
-]  # the three of serving.labels are taken from here by everything that has ONNX Runtime
+from serving.labels import best5 as best5  # these three are taken from here by everything that has ONNX Runtime
+from serving.labels import softmax as softmax
+from serving.labels import top5 as top5
 
 # Beside this package, wherever that was copied to; never relative to the current directory.
 MODELS_DIR = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
@@ -43,14 +31,11 @@ def open_model(
 ) -> ort.InferenceSession:
     """Load a model file and make sure that it keeps the contract of models/README.md.
 
-    Args:
-        path: an ONNX file.
-        threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
-        providers: execution providers in order of preference. Without a warning, the session has those that there are.
+    threads: that work on one operator (intra-op); 0 leaves the number to ONNX Runtime: one a core.
+    providers: execution providers in order of preference. Without a warning, the session has those that there are.
 
-    Raises:
-        BadModel: missing, not an ONNX model, or one that does not keep the contract: other inputs or outputs, no
-            label for each class, or no answer to two images.
+    Raises BadModel: missing, not an ONNX model, or one that does not keep the contract: other inputs or outputs, no
+    label for each class, or no answer to two images.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,11 +48,10 @@ def open_model(
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of a provider that cannot be had
             session = ort.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises a dozen kinds of its own
-        reason = str(error).splitlines()[0]
-        raise BadModel(
-            f"{path} cannot be loaded: {reason}. Run `{_export_command(path)}` to export it again."
-        ) from error
-    if problem := _problem_of(session):
+        problem = f"cannot be loaded: {str(error).splitlines()[0]}"
+    else:
+        problem = _problem_of(session)
+    if problem:
         raise BadModel(f"{path} {problem}. Run `{_export_command(path)}` to export it again.")
     return session
 
@@ -77,11 +61,10 @@ def _problem_of(session: ort.InferenceSession) -> str:
 
     A service whose model cannot answer would start, call itself ready and fail at every request.
     """
-    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
-    outputs = {one.name: (one.type, one.shape) for one in session.get_outputs()}
-    if list(inputs) != ["input"] or list(outputs) != ["output"]:
-        return f"has inputs {list(inputs)} and outputs {list(outputs)}; expected ['input'] and ['output']"
-    kind, shape = inputs["input"]
+    inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
+    if (inputs, outputs) != (["input"], ["output"]):
+        return f"has inputs {inputs} and outputs {outputs}; expected ['input'] and ['output']"
+    kind, shape = session.get_inputs()[0].type, session.get_inputs()[0].shape
     if kind != "tensor(float)" or len(shape) != 4 or shape[1:] != [3, 224, 224]:
         return f"takes {kind} of shape {shape}; expected tensor(float) of shape (batch, 3, 224, 224)"
     if isinstance(shape[0], int):
@@ -106,11 +89,7 @@ def _export_command(path: Path) -> str:
 
 
 def labels(session: ort.InferenceSession) -> list[str]:
-    """The names of the classes, in the order of the model's outputs; empty where the file has none.
-
-    Raises:
-        ValueError: they are something else than a JSON list of strings.
-    """
+    """The names of the classes, in the order of the outputs, if there are any; raises ValueError for anything else."""
     found = json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ValueError("expected a JSON list of strings")

@@ -21,6 +21,7 @@ from serving import bentoml_repairs
 from serving.bentoml_repairs import all_ready as all_ready  # for exercise 14
 from serving.bentoml_repairs import reason as reason
 from serving.cores import cores
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
 from serving.model import MODEL_A_PATH, MODEL_B_PATH, MODEL_PATH, BadModel, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
@@ -42,24 +43,21 @@ MAX_BYTES = {"/predict": 64 * 2**20, "/predict_npy": 32 * 2**20, "/classify": 10
 def check_models(*paths: Path | str) -> None:
     """Make sure that models can be served, and have the same labels. Call it under `@bentoml.on_deployment`.
 
-    Raises:
-        BentoMLException: one of them cannot be served, or their labels differ; `bentoml serve` ends with this sentence.
+    Raises BentoMLException if not: `bentoml serve` ends with this sentence.
     """
     try:
         first, *others = [labels(open_model(path)) for path in paths]
     except BadModel as error:
         raise BentoMLException(str(error)) from error
     if any(other != first for other in others):
-        raise BentoMLException(
-            f"{' and '.join(map(str, paths))} have different labels: their answers cannot be combined."
-        )
+        names = " and ".join(map(str, paths))
+        raise BentoMLException(f"{names} have different labels: their answers cannot be combined.")
 
 
 def read_image(file: bytes) -> np.ndarray:
     """Turn an image file into the model's input, a float32 array of shape (1, 3, 224, 224). Takes some milliseconds.
 
-    Raises:
-        InvalidArgument: it is not an image, or not one that can be classified; BentoML answers 400 with the reason.
+    Raises InvalidArgument for what cannot be classified; BentoML answers 400 with the reason.
     """
     try:
         return preprocess(open_image(file))
@@ -70,8 +68,7 @@ def read_image(file: bytes) -> np.ndarray:
 def in_another_process(function: Callable[[], T]) -> T:
     """What a module's function returns, called in a process of its own, which ends then.
 
-    Raises:
-        BentoMLException: the function raises BadModel; under `@bentoml.on_deployment` it ends `bentoml serve`.
+    If the function raises BadModel, this raises BentoMLException: under `@bentoml.on_deployment` it ends the start.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
@@ -82,6 +79,8 @@ def in_another_process(function: Callable[[], T]) -> T:
 
 class OneModel:
     """A service's model: checked before the start, opened once for each worker."""
+
+    model_name = MODEL_PATH.stem  # as the page at /demo shows it
 
     @bentoml.on_deployment
     def check_model() -> None:
@@ -124,6 +123,8 @@ class Classifier(OneModel):
 class TwoModels:
     """An entry service that asks `model_a` and `model_b`, services of its subclass: ready when both of them are."""
 
+    model_name = "resnet18 and resnet34"
+
     @bentoml.on_deployment
     def check_models() -> None:
         """Runs once, before any worker: without two models whose answers can be combined there is no start."""
@@ -147,4 +148,6 @@ def finish(service: "bentoml.Service") -> None:
 
         service.inner._refuse = bentoml.on_deployment(refuse)
     limits = {api.route: MAX_BYTES[api.route] for api in service.apis.values() if api.route in MAX_BYTES}
+    if "/classify" in limits:
+        service.add_asgi_middleware(DemoPage, model=service.inner.model_name)
     service.add_asgi_middleware(RequestLimits, max_bytes=limits)

@@ -13,26 +13,17 @@ MODEL_FILE = "model.onnx"  # its name inside a version
 
 
 def stored(tag: str) -> bentoml.Model:
-    """The version of a model that a tag means: name:version, name:latest, or the first letters of a version.
-
-    Raises:
-        BadModel: there is none, or more than one.
-    """
+    """The one version that a tag means: name:version, name:latest, or first letters of a version; or raise BadModel."""
     try:
         return bentoml.models.get(tag)
     except (BentoMLException, ValueError) as error:
         reason = str(error).split(", you may need to run")[0]
-        raise BadModel(
-            f"No single model matches {tag}: {reason}. `python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
-        ) from error
+        advice = "`python solutions/ex20_model_store.py list` shows what there is, `save` adds one."
+        raise BadModel(f"No single model matches {tag}: {reason}. {advice}") from error
 
 
 def checked_file(model: bentoml.Model) -> Path:
-    """The ONNX file of a version, after a look whether it is still what was saved.
-
-    Raises:
-        BadModel: it is missing, or its bytes are others than those whose sha256 is in the version's metadata.
-    """
+    """The ONNX file of a version; raises BadModel if it is missing, or has another sha256 than the metadata says."""
     path = Path(model.path_of(MODEL_FILE))
     if not path.is_file():
         raise BadModel(f"{model.tag} holds no {MODEL_FILE}: it was not saved by ex20_model_store.py.")

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,88 +13,64 @@ import bentoml
 from bentoml.exceptions import NotFound
 from bentoml.validators import ContentType
 from pydantic import AfterValidator
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.bentoml_repairs import fail_lost_tasks as fail_lost_tasks  # for exercise 19
 from serving.bentoml_repairs import task_store
+from serving.request_limits import RequestLimits
 
 REMEMBERED = 1_000  # tasks
 
 
-class TaskBodies:
-    """ASGI middleware: writes the body of a task into a file and limits how many tasks there are at a time.
+class TaskBodies(RequestLimits):
+    """ASGI middleware: RequestLimits for a task. It writes the body into a file, and limits how many tasks there are.
 
     BentoML keeps each submitted body for a day: as base64 in JSON in SQLite, encoded in the event loop, which
     answers no other request meanwhile (64 MiB: three quarters of a second). With TaskBodies, BentoML keeps the name
     of a file: the API's argument is this name, which body_file() turns into a path. The API deletes the file when it
     no longer needs it; until then, the task can be retried.
 
-    The response to a body that is too large is 413, to a form 415, to an empty body 400, to one task too many 429,
-    and to a call of the task's own route, which would wait for the result, 405.
+    The response to one task too many is 429, and to a call of the task's own route, which would wait for the
+    result, 405.
     """
 
     def __init__(self, app: ASGIApp, route: str, max_bytes: int, max_tasks: int) -> None:
         """route: the task's own, e.g. /classify_archive; max_tasks: how many may run and wait in this worker."""
-        self.app = app
-        self.route, self.submit, self.retry = route, f"{route}/submit", f"{route}/retry"
-        self.max_bytes = max_bytes
+        super().__init__(app, {f"{route}/submit": max_bytes})
+        self.route = route
         self.max_tasks = max_tasks
         self.tasks = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in (self.route, self.submit, self.retry):
+        if scope["type"] != "http" or scope["path"] not in (self.route, f"{self.route}/submit", f"{self.route}/retry"):
             return await self.app(scope, receive, send)
         if scope["path"] == self.route:  # BentoML also lets callers wait for any task
-            problem = f"expected POST {self.submit}: this takes long, so it is a task"
+            problem = f"expected POST {self.route}/submit: this takes long, so it is a task"
             return await JSONResponse({"error": problem}, 405)(scope, receive, send)
         if self.tasks >= self.max_tasks:
             problem = f"expected at most {self.max_tasks} tasks at a time: try again when one has ended"
             return await JSONResponse({"error": problem}, 429)(scope, receive, send)
         self.tasks += 1
         try:
-            if scope["path"] == self.submit:
-                receive = await self._keep_body(scope, receive, send)
-            if receive is not None:
-                await self.app(scope, receive, send)  # returns when the task has ended, not when it is submitted
+            await super().__call__(scope, receive, send)  # returns when the task has ended, not when it is submitted
         finally:
             self.tasks -= 1
 
-    async def _keep_body(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
-        """Write the body into a new file. Returns what gives BentoML the file's name as the body, or None if it is refused."""
-        if dict(scope["headers"]).get(b"content-type", b"").startswith(b"multipart/"):
-            problem = "expected the archive itself as the body, got a form (curl: --data-binary @FILE, not -F)"
-            return await JSONResponse({"error": problem}, 415)(scope, receive, send)
-        scope["headers"] = [one for one in scope["headers"] if one[0] not in (b"content-type", b"content-length")]
-        name, size, more = uuid.uuid4().hex, 0, True
-        path = bodies_folder() / name
+    async def keep(self, scope: Scope, pieces: AsyncIterator[bytes]) -> bytes:
+        """Write the body into a new file; the application gets the file's name as the body."""
+        path = bodies_folder() / uuid.uuid4().hex
         try:
             async with await anyio.open_file(path, "xb") as file:
-                while more and size <= self.max_bytes:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        path.unlink()
-                        return None
-                    size += await file.write(message.get("body", b""))
-                    more = message.get("more_body", False)
+                async for piece in pieces:
+                    await file.write(piece)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        if size == 0 or size > self.max_bytes:
-            path.unlink()
-            status, got = (400, "an empty one") if size == 0 else (413, "more")
-            problem = f"expected a body of at most {self.max_bytes:,} bytes, got {got}"
-            return await JSONResponse({"error": problem}, status)(scope, receive, send)
-        given = False
-
-        async def receive_name() -> Message:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": name.encode(), "more_body": False}
-
-        return receive_name
+        for header in ("content-type", "content-length"):  # of the file, not of its name
+            del MutableHeaders(scope=scope)[header]
+        return path.name.encode()
 
 
 def body_file(name: bytes) -> Path:
@@ -168,13 +144,16 @@ class Tasks(dict[str, Task]):
         return task
 
     async def find(self, task_id: str) -> Task:
-        """The task with an id that `submit` returned.
-
-        Raises:
-            NotFound: there is no such task; BentoML answers 404.
-        """
+        """The task with an id that `submit` returned; raises NotFound, which BentoML answers with 404."""
         if task_id not in self:
-            status = await stored_status(task_id)
+            from _bentoml_impl.tasks import Sqlite3Store
+
+            async with Sqlite3Store(str(task_store())) as store:
+                try:
+                    status = (await store.get_status(task_id)).status.value
+                except KeyError as error:
+                    problem = "expected the task_id of a task submitted since the service started, got another"
+                    raise NotFound(problem) from error
             if status != "in_progress":  # it ended long ago
                 return Task(status)
         return self.setdefault(task_id, Task())  # BentoML has stored it, but not begun it yet
@@ -184,21 +163,6 @@ class Tasks(dict[str, Task]):
         self.stopping = True
         for task in self.values():
             task.cancel()
-
-
-async def stored_status(task_id: str) -> str:
-    """What BentoML has stored about a task: in_progress, completed, failed or canceled.
-
-    Raises:
-        NotFound: there is no such task.
-    """
-    from _bentoml_impl.tasks import Sqlite3Store
-
-    async with Sqlite3Store(str(task_store())) as store:
-        try:
-            return (await store.get_status(task_id)).status.value
-        except KeyError as error:
-            raise NotFound("expected the task_id of a task submitted since the service started, got another") from error
 
 
 def before_sigterm(call: Callable[[], None]) -> None:

@@ -29,7 +29,8 @@ def load(path: Path) -> onnx.ModelProto:
     """Read and check a model file. Weights in a second file must be there, but are not read.
 
     Raises:
-        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker.
+        Problem: the file is missing, not ONNX, cut short, without its external data, or refused by the checker. The
+            sentence names the file, and the second file where that is missing.
     """
     if not path.is_file():
         raise Problem(f"There is no file {path}. Run `make export` first.")

@@ -48,11 +48,14 @@ def onnxruntime_runner(path: Path, threads: int) -> Runner:
 
 
 def timed(function: Callable) -> Callable:
-    """Decorate a function so that it returns (what it returned, the seconds that it took)."""
+    """Decorate a function so that it returns (what it returned, the seconds that it took).
+
+    The seconds are those of a clock that only goes forward: time.time() jumps when somebody sets it.
+    """
 
     @wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> tuple[Any, float]:
-        begin = time.perf_counter()  # monotonic and fine-grained; time.time() may jump
+        begin = time.perf_counter()
         result = function(*arguments, **options)
         return result, time.perf_counter() - begin
 
@@ -60,7 +63,7 @@ def timed(function: Callable) -> Callable:
 
 
 def measure(function: Callable[[], Any], warmup: int, repeats: int) -> list[float]:
-    """Call a function warmup times and then repeats times; return the seconds of the latter.
+    """Call a function warmup times and then repeats times; return the seconds of each of the latter, in order.
 
     The first calls pay for what happens once: memory is allocated, kernels are chosen, caches are cold.
     """

@@ -17,15 +17,15 @@ from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException as AnyHTTPException
 from typer import Option
 
 from course.base.processes import is_free
 from course.given.script import run
 from serving import Problem
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import labels, open_model, top5, weights
+from serving.model import MODEL_PATH, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -44,29 +44,9 @@ class Model(NamedTuple):
     weights: str
 
 
-class Prediction(BaseModel):
-    """One label of an image."""
-
-    label: str
-    probability: float
-
-
-class Classification(BaseModel):
-    """The five best labels of an image, best first, and where the model's weights came from."""
-
-    predictions: list[Prediction]
-    weights: str
-
-
-# ------------------------------------------------------------------------------ start and stop
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop: uvicorn listens once this yields, and continues here when it stops.
-
-    The model is loaded in the background, so that the probes get an answer meanwhile.
-    """
+    """Uvicorn listens once this yields, and continues here when it stops. The model is loaded in the background."""
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     app.state.model = None
     loading = asyncio.create_task(load(app))
@@ -85,6 +65,7 @@ async def load(app: FastAPI) -> None:
 
 
 app = FastAPI(title="ImageClassifierService", lifespan=lifespan, docs_url="/")
+app.add_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 app.add_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})
 
 
@@ -96,9 +77,6 @@ async def loaded(request: Request) -> Model:
 
 
 Loaded = Annotated[Model, Depends(loaded)]
-
-
-# ------------------------------------------------------------------------------ the APIs
 
 
 @app.get("/livez")
@@ -128,22 +106,20 @@ def predict(image: Annotated[Any, Body(embed=True)], model: Loaded) -> list[list
 
 
 @app.post("/classify")
-def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> Classification:
-    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF): the whole body."""
+def classify(image: Annotated[bytes, Body(media_type="image/*")], model: Loaded) -> dict:
+    """The five best labels for one image file (JPEG, PNG, WebP, GIF, BMP or TIFF), which is the whole body.
+    Answers `{"predictions": [{"label": ..., "probability": ...}, ...], "weights": ...}`, best first.
+    """
     try:
         batch = preprocess(open_image(image))
     except BadImage as error:
         raise HTTPException(400, str(error)) from error
-    predictions = top5(logits(model, batch)[0], model.labels)
-    return Classification(predictions=predictions, weights=model.weights)
+    return {"predictions": top5(logits(model, batch)[0], model.labels), "weights": model.weights}
 
 
 def logits(model: Model, batch: np.ndarray) -> np.ndarray:
     """(batch, 3, 224, 224) float32 to (batch, 1000) float32."""
     return model.session.run(["output"], {"input": batch})[0]
-
-
-# ------------------------------------------------------------------------------ errors, all of one form
 
 
 @app.exception_handler(AnyHTTPException)
@@ -164,8 +140,8 @@ def main(port: Annotated[int, Option(help="The port to listen on.")] = 3000) -> 
     """Serve the application until Ctrl-C."""
     if not is_free(port):
         raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or use --port {port + 1}.")
-    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 10 s to end.
-    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=10)
+    # More than 256 connections get 503 instead of waiting. After Ctrl-C, requests in progress have 5 s to end.
+    uvicorn.run(app, port=port, limit_concurrency=256, timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from bentoml.exceptions import BentoMLException, InvalidArgument
 from bentoml.validators import ContentType, DType, Shape
 from pydantic import BeforeValidator
 
-from serving.bentoml_repairs import repair_logs
+from serving.bentoml_repairs import repair_every_service
+from serving.demo import DemoPage
 from serving.images import BadImage, open_image, preprocess
-from serving.model import BadModel, labels, open_model, top5, weights
+from serving.model import MODEL_PATH, BadModel, labels, open_model, top5, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -22,7 +23,7 @@ ImageBatch = Annotated[np.ndarray, Shape((-1, 3, 224, 224)), DType("float32"), B
 # Bytes, not Path or PIL.Image: for these BentoML would fetch any URL that a caller sends instead.
 ImageFile = Annotated[bytes, ContentType("image/*")]
 
-repair_logs()
+repair_every_service()
 
 
 @bentoml.service(traffic={"timeout": 30, "max_concurrency": 256})  # beyond: 504 and 429, not a pile of requests
@@ -65,4 +66,5 @@ class ImageClassifierService:
         return self.session.run(["output"], {"input": batch})[0]
 
 
+ImageClassifierService.add_asgi_middleware(DemoPage, model=MODEL_PATH.stem)  # at /demo
 ImageClassifierService.add_asgi_middleware(RequestLimits, max_bytes={"/predict": 64 * 2**20, "/classify": 10 * 2**20})

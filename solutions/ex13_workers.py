@@ -4,42 +4,26 @@ WORKERS=2 bentoml serve solutions.ex13_workers:ImageClassifierService
 """
 
 import os
-import re
 
 import bentoml
-from bentoml.exceptions import BentoMLException
 
-from serving.cores import cores
+from serving.cores import cores, read_number
 from serving.model import open_model
 from serving.service import Classifier, finish
 
-MOST = 256  # workers, or threads of one: more is a slip of the finger
-
-
-def read_number(name: str, wanted: str, least: int, otherwise: str) -> int:
-    """A setting that is a number from `least` to MOST; a BentoMLException for anything else ends `bentoml serve`."""
-    if not re.fullmatch("[0-9]{1,3}", wanted) or not least <= int(wanted) <= MOST:
-        raise BentoMLException(f"{name}={wanted}: expected a number from {least} to {MOST}, or {otherwise}.")
-    return int(wanted)
-
 
 def how_many_workers(wanted: str, available: int) -> int:
-    """How many worker processes to start.
+    """How many worker processes to start where so many cores are available.
 
-    Args:
-        wanted: a number from 1 to MOST, or `cpu_count`: one for each core.
-        available: cores that this process may use.
+    wanted: a number, 1 or more; or `cpu_count`: one for each core.
     """
     return available if wanted == "cpu_count" else read_number("WORKERS", wanted, 1, "cpu_count")
 
 
 def how_many_threads(wanted: str, available: int, workers: int) -> int:
-    """How many threads of each worker work on one operator of the model.
+    """How many threads of each worker work on one operator of the model, where so many cores are available to all.
 
-    Args:
-        wanted: a number up to MOST; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
-        available: cores that all workers together may use.
-        workers: that there are.
+    wanted: a number; 0: as many as the machine has cores, in each worker; `share`: the worker's share.
     """
     return max(1, available // workers) if wanted == "share" else read_number("THREADS", wanted, 0, "share")
 

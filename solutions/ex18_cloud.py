@@ -21,12 +21,8 @@ PHOTOGRAPH = ROOT / "data" / "cat.png"
 def image_address(project: str, region: str, repository: str, service: str, version: str) -> str:
     """The name of an image in Artifact Registry.
 
-    Args:
-        project: the Google Cloud project, such as my-project, or `example.com:my-project` if it belongs to a domain.
-        region: such as europe-west1.
-        repository: the Artifact Registry repository in that region.
-        service: such as ex10_service.
-        version: the image's tag.
+    The arguments are such as my-project, europe-west1, course, ex10_service and 0123456789ab, the image's tag. A project
+    that belongs to a domain is called `example.com:my-project`.
     """
     return f"{region}-docker.pkg.dev/{project.replace(':', '/')}/{repository}/{service}:{version}"
 
@@ -60,12 +56,8 @@ def commands(
 ) -> list[list[str]]:
     """The commands to type, each a list of words: tag, log in, push, deploy.
 
-    Args:
-        project: as for image_address().
-        region: as for image_address().
-        repository: as for image_address().
+    Args (the others as for image_address()):
         service: its image here is called `SERVICE:hand`; names in Cloud Run have no underscores (cloud.name()).
-        version: the tag of the image in Artifact Registry.
         public: whether anybody may call the service; otherwise only those whom you allow.
     """
     address = image_address(project, region, repository, service, version)
@@ -83,10 +75,7 @@ def commands(
 def smoke_test(url: str, photograph: Path, token: str = "") -> str:
     """Let a deployed service classify a photograph, and return the most probable label.
 
-    Args:
-        url: of the service.
-        photograph: an image file.
-        token: an identity token, for a service that is not public.
+    The token is an identity token, for a service that is not public.
 
     Raises:
         Problem: no response, another status than 200, or no predictions; the message says which.
@@ -95,12 +84,9 @@ def smoke_test(url: str, photograph: Path, token: str = "") -> str:
     try:
         # The first request may wait for an instance to start.
         response = httpx.post(f"{url}/classify", content=photograph.read_bytes(), headers=headers, timeout=60)
+        return response.raise_for_status().json()["predictions"][0]["label"]
     except httpx.HTTPError as error:
-        raise Problem(f"{url} does not respond: {error!r}.") from error
-    if response.status_code != 200:
-        raise Problem(f"{url}/classify returns {response.status_code}: {response.text[:300]}")
-    try:
-        return response.json()["predictions"][0]["label"]
+        raise Problem(f"{url}/classify does not answer as it should: {error!r}.") from error
     except (ValueError, LookupError, TypeError) as error:
         raise Problem(f"{url}/classify returns 200, but no predictions: {response.text[:300]}") from error
 

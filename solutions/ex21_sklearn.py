@@ -32,11 +32,7 @@ AGREEMENT = 1e-5  # of a probability; one vote of 101 trees is 1e-2
 
 
 def load_rows() -> tuple[np.ndarray, np.ndarray]:
-    """The data set: measurements of tumours, and whether each was malignant (0) or benign (1).
-
-    Returns:
-        rows, float32 (569, 30), and classes, int64 (569,).
-    """
+    """The data set: rows, float32 (569, 30): measurements of tumours; and classes, int64 (569,): malignant 0, benign 1."""
     rows, classes = load_breast_cancer(return_X_y=True)
     # The ONNX model takes float32. A forest converts float64 itself; a scaler before it would not.
     return rows.astype(np.float32), classes
@@ -90,11 +86,8 @@ def add_metadata(model: onnx.ModelProto, forest: RandomForestClassifier) -> None
 def compare(path: Path, rows: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> float:
     """The largest difference of a probability between a model file and scikit-learn, over all rows.
 
-    Args:
-        path: the exported file.
-        rows: float32 (rows, features).
-        labels: int64 (rows,), what scikit-learn's predict() gives.
-        probabilities: float64 (rows, classes), what its predict_proba() gives.
+    For rows, float32 (rows, features), predict() gives the labels, int64 (rows,), and predict_proba() the
+    probabilities, float64 (rows, classes).
 
     Raises:
         Problem: the label of any row differs, or a probability by more than AGREEMENT.
@@ -115,13 +108,10 @@ def compare(path: Path, rows: np.ndarray, labels: np.ndarray, probabilities: np.
 
 
 def export(forest: RandomForestClassifier, output: Path) -> float:
-    """Convert, check and compare the forest; only then does the file replace what is at output.
-
-    Returns:
-        compare()'s difference.
+    """Convert, check and compare the forest; only then does the file replace what is at output. Return the difference.
 
     Raises:
-        Problem: as compare(), or the file cannot be written. What was at output before is still there.
+        Problem: as compare(), or the file cannot be written: the message names it. What was there before still is.
     """
     with whole_file(output) as path:
         model = convert(forest)
@@ -142,16 +132,12 @@ def main(
     difference = export(forest, output)
 
     session = ort.InferenceSession(output, providers=["CPUExecutionProvider"])
-    values = [("input", value) for value in session.get_inputs()] + [
-        ("output", value) for value in session.get_outputs()
-    ]
-    rows = [(kind, value.name, value.type, f"({', '.join(map(str, value.shape))})") for kind, value in values]
-    size = f"{output.stat().st_size / 1e3:.0f} kB"
-    print_table(rows, "", "name", "type", "shape", title=f"{output.name}: {size}, {trees} trees")
-    console.print(
-        f"Agrees with scikit-learn on all {len(load_rows()[0])} rows: the same labels,"
-        f" probabilities at most {difference:.1e} apart."
-    )
+    values = [*session.get_inputs(), *session.get_outputs()]
+    rows = [(value.name, value.type, f"({', '.join(map(str, value.shape))})") for value in values]
+    title = f"{output.name}: {output.stat().st_size / 1e3:.0f} kB, {trees} trees"
+    print_table(rows, "name", "type", "shape", title=title)
+    agrees = f"Agrees with scikit-learn on all {len(load_rows()[0])} rows"
+    console.print(f"{agrees}: the same labels, probabilities at most {difference:.1e} apart.")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,14 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-# Quick to send and to prepare: for tests of many requests.
-GREY = encoded(Image.new("RGB", (32, 32), "grey"), "PNG")
-# Quick to send, but it takes three times as long to prepare as a photograph.
-LARGE = encoded(Image.linear_gradient("L").resize((1000, 1000)).convert("RGB"), "PNG")
+def gradients(side: int) -> list[bytes]:
+    """Two images whose answers differ: tests of many callers send both in turn."""
+    down = Image.linear_gradient("L").resize((side, side))
+    return [encoded(image.convert("RGB"), "PNG") for image in (down, down.rotate(90))]
+
+
+# All are quick to send. QUICK are quick to prepare, MEDIUM take as long as a photograph, LARGE three times as long.
+QUICK, MEDIUM, LARGE = gradients(32), gradients(400), gradients(1000)
 
 
 def rotated_by_exif() -> tuple[bytes, Image.Image]:
@@ -51,6 +55,13 @@ def cmyk() -> tuple[bytes, Image.Image]:
 def in_mode(mode: str) -> tuple[bytes, Image.Image]:
     image = Image.open(CAT).convert(mode)
     return encoded(image, "PNG"), image.convert("RGB")
+
+
+def transparent() -> tuple[bytes, Image.Image]:
+    """The transparency goes from left to right; where it counted, the background would show through."""
+    image = Image.open(CAT).convert("RGB")
+    image.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
+    return encoded(image, "PNG"), Image.open(CAT).convert("RGB")
 
 
 def png_with(kind: bytes, content: bytes) -> tuple[bytes, Image.Image]:
@@ -83,7 +94,7 @@ METADATA = {
 IMAGES = {
     "greyscale": lambda: in_mode("L"),
     "palette": lambda: in_mode("P"),
-    "rgba": lambda: in_mode("RGBA"),
+    "rgba": transparent,
     "cmyk": cmyk,
     "sixteen_bit": sixteen_bit,
     "exif_rotated": rotated_by_exif,
@@ -138,7 +149,7 @@ BAD_JSON = {
     "null": b"null",
     "list": b"[1, 2]",
     "no_image": b"{}",
-    "other_name": b'{"picture": []}',
+    "large_under_another_name": b'{"picture": [NaN' + b", 0" * 1000 + b"]}",
     "not_utf8": b"\xff\xfe{}",
     "deep": b'{"image": ' + b"[" * 100_000,
 }

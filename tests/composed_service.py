@@ -5,32 +5,61 @@ import time
 from pathlib import Path
 
 import httpx
-from bad_input import CAT, GREY, encoded
-from image_service import assert_does_not_start
+import numpy as np
+import onnxruntime as ort
+import pytest
+from bad_input import QUICK, encoded
+from image_service import assert_does_not_start, expect_answer
 from PIL import Image
 from small_models import small_model
-from under_load import metric, stopped, wait_until
+from under_load import assert_answers_each_their_own, metric, stopped, wait_until
 
 from course.harness import http
-from course.harness.load import CLIENTS, answers, ask, tally
+from course.harness.load import CAT, Answer, ask
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
+from serving.model import softmax
 
 WHITE = encoded(Image.new("RGB", (300, 300), "white"), "PNG")
 BLACK = encoded(Image.new("RGB", (300, 300), "black"), "PNG")
 
 
-def assert_answers_all(server: Server, requests: int = 400) -> None:
-    """So many requests from CLIENTS clients at once, and not one that fails."""
-    answered = answers(server, requests, body=GREY)
-    expect(
-        all(one.status == 200 for one in answered),
-        called=f"{requests} POST /classify from {CLIENTS} clients",
-        got=tally(answered),
-        expected="200 for all of them",
-        hint=f"finish(ImageClassifierService), from serving.service, keeps the connections between services open.{server.last_words()}",
-    )
+def mean(sessions: list[ort.InferenceSession], batch: np.ndarray) -> np.ndarray:
+    """The mean of the models' probabilities, (batch, 1000)."""
+    return np.mean([softmax(session.run(None, {"input": batch})[0]) for session in sessions], axis=0)
+
+
+# ------------------------------------------------------------------------------ graded tests of all three
+
+
+@pytest.mark.points(2)
+def test_each_of_400_requests_gets_the_answer_to_its_own_image(server):
+    """So many requests that BentoML's client between services would close connections in use."""
+    assert_answers_each_their_own(server, QUICK, requests=400, users=8)
+
+
+@pytest.mark.points(1)
+def test_listens_while_an_image_is_decoded(server):
+    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
+    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
+    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
+    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
+
+
+@pytest.mark.points(1)
+def test_refuses_in_one_sentence(server):
+    """The dependency's own sentence, without JSON in it."""
+    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
+    text = response.text
+    right = response.status_code == 400 and "these 12 bytes are not an image" in text
+    right = right and text.count("error") == 1 and "\\" not in text
+    called, expected = "POST /classify with b'not an image'", "400, and the sentence of open_image, without JSON in it"
+    hint = "reason(error), from serving.service, is the sentence with which a dependency refused"
+    expect_answer(server, response, right, called, expected, hint)
+
+
+# ------------------------------------------------------------------------------ what they have in common
 
 
 def assert_ready_only_with(server: Server, service: str) -> None:
@@ -56,9 +85,30 @@ def assert_ready_only_with(server: Server, service: str) -> None:
 def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> None:
     """/livez, /readyz and /metrics answer while one image is in work: an event loop that is blocked answers nobody.
 
-    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter.
+    The longest of them is compared with the time that the image takes, so that the machine's speed does not matter;
+    three tries, since something else may hold the machine up for a moment.
     """
-    took = []
+    for _ in range(3):
+        answer, seconds, waits = classify_and_look(server, body)
+        longest, (path, _) = max(waits.items())
+        if (
+            right := answer.status == 200
+            and longest < seconds / 2
+            and {status for _, status in waits.values()} == {200}
+        ):
+            break
+    expect(
+        right,
+        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
+        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {path} after {longest:.2f} s",
+        expected="200 for all, the others at once, not when the image is done",
+        hint=f"{hint}{server.last_words()}",
+    )
+
+
+def classify_and_look(server: Server, body: bytes) -> tuple[Answer, float, dict[float, tuple[str, int]]]:
+    """The answer to an image, its seconds, and meanwhile of each GET: its seconds, its path and its status."""
+    took, waits = [], {}
 
     def classify() -> None:
         begun = time.monotonic()
@@ -67,43 +117,13 @@ def assert_listens_while(server: Server, body: bytes, what: str, hint: str) -> N
 
     thread = threading.Thread(target=classify)
     thread.start()
-    waits = {}
     while thread.is_alive():
         for path in ("/livez", "/readyz", "/metrics"):
             begun = time.monotonic()
             status = server.request("GET", path).status_code
             waits[time.monotonic() - begun] = path, status
     thread.join()
-    answer, seconds = took[0]
-    longest = max(waits)
-    expect(
-        answer.status == 200 and longest < seconds / 2 and {status for _, status in waits.values()} == {200},
-        called=f"POST /classify with {what}, and meanwhile GET /livez, /readyz and /metrics, again and again",
-        got=f"{answer.status} after {seconds:.2f} s; the longest of the others: {waits[longest]} after {longest:.2f} s",
-        expected="200 for all, the others at once, not when the image is done",
-        hint=f"{hint}{server.last_words()}",
-    )
-
-
-def assert_listens_while_decoding(server: Server) -> None:
-    """A file of 85 kB with nearly as many pixels as are allowed: decoding it takes half a second."""
-    image = encoded(Image.linear_gradient("L").resize((5000, 4900)).convert("RGB"), "PNG")
-    hint = "a `def` runs in a thread, an `async def` in the event loop: there, await to_thread.run_sync(...) leaves it free."
-    assert_listens_while(server, image, "an image of 24.5 megapixels", hint)
-
-
-def assert_refuses_in_one_sentence(server: Server) -> None:
-    response = server.request("POST", "/classify", content=b"not an image", headers={"content-type": "image/png"})
-    expect(
-        response.status_code == 400
-        and "these 12 bytes are not an image" in response.text
-        and response.text.count("error") == 1
-        and "\\" not in response.text,
-        called="POST /classify with b'not an image'",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="400, and the sentence of open_image, without JSON in it",
-        hint=f"reason(error), from serving.service, is the sentence with which a dependency refused.{server.last_words()}",
-    )
+    return *took[0], waits
 
 
 def requests_counted(server: Server, service: str) -> int:
@@ -111,21 +131,25 @@ def requests_counted(server: Server, service: str) -> int:
     return metric(server, "bentoml_service_request_total", service, lambda line: 'endpoint="/readyz"' not in line)
 
 
-def assert_asks_both(server: Server, late: str, early: str) -> None:
+def assert_asks_both(server: Server, late: str, early: str, path: str = "/classify", body: bytes = CAT) -> None:
     """A service that asks one model after the other waits for the first, and the second hears nothing."""
     given = []
     before = requests_counted(server, early)
+    kind = {"content-type": "application/json" if path == "/predict" else "image/png"}
+
+    def send() -> None:
+        with http.Client(timeout=60, headers=kind) as client:
+            given.append(ask(client, server, path, body))
+
+    thread = threading.Thread(target=send)
     with stopped(server, late):
-        thread = threading.Thread(
-            target=lambda: given.append(http.post(f"{server.url}/classify", content=CAT.read_bytes(), timeout=60))
-        )
         thread.start()
         answered = wait_until(lambda: requests_counted(server, early) > before, seconds=10)
         already = len(given)
     thread.join()
     expect(
-        answered and not already and given[0].status_code == 200,
-        called=f"POST /classify while the worker of {late} stands still (kill -STOP), until {early} has answered",
+        answered and not already and given[0].status == 200,
+        called=f"POST {path} while the worker of {late} stands still (kill -STOP), until {early} has answered",
         got=f"{early} was {'' if answered else 'not '}asked; the answer came {'before' if already else 'after'} {late}'s",
         expected=f"{early} answers meanwhile, and the whole when {late} goes on",
         hint="await asyncio.gather(a, b) asks both and waits then; `await a`, `await b` asks b when a has answered",

@@ -10,7 +10,9 @@ import pytest
 
 from course import ROOT
 from course.harness import models_for_tests
+from course.harness.server import Server
 from course.harness.submission import Submission
+from course.harness.verdicts import fail
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,23 @@ def submission(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Submission:
     """tests/reference.py: what PyTorch and torchvision answer. In a process of its own: importing torch takes seconds."""
     return Submission(ROOT / "tests", tmp_path_factory.mktemp("reference"), trusted=True)
+
+
+@pytest.fixture(scope="module")
+def drive(request: pytest.FixtureRequest, submission: Submission, tmp_path_factory: pytest.TempPathFactory):
+    """Call a function of driving.py, or of the test file's DRIVER, on the path of the student's FILE."""
+    folder = tmp_path_factory.mktemp("driver")
+    code = (ROOT / "tests" / "driving.py").read_text() + getattr(request.module, "DRIVER", "")
+    (folder / "driver.py").write_text(code)
+    driver, file = Submission(folder, folder / "scratch"), request.module.FILE
+
+    def call(function: str, **arguments):
+        try:
+            return driver.call("driver.py", function, path=submission.existing(file), **arguments)
+        except pytest.fail.Exception as failure:  # a student has no driver.py: try_measure() is about measure()
+            fail(str(failure).replace("driver.py: try_", f"{file}: "))
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +90,60 @@ def small_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_models(tmp_path_factory.mktemp("small_models"), resnet18={"white": "slowish"})
 
 
+# ------------------------------------------------------------------------------ of exercises 09 to 16
+
+
 @pytest.fixture(scope="module")
-def small_session(small_models_dir: Path):
-    """ONNX Runtime's session with that resnet18, as it was at first."""
+def folder(small_models_dir: Path) -> Path:
+    """The MODELS_DIR of a module's server."""
+    return small_models_dir
+
+
+@pytest.fixture(scope="module")
+def notes(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """What that server does with its models: see noted.py."""
+    from noted import Notes
+
+    return Notes(tmp_path_factory.mktemp("notes"), folder)
+
+
+@pytest.fixture
+def working(server: Server) -> Server:
+    """The server, once it classifies at all: what comes next would wait long for one that does not."""
+    from image_service import assert_still_serves
+
+    assert_still_serves(server, "before that")
+    return server
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, submission: Submission, notes) -> Iterator[Server]:
+    """The service of a module's SERVICE."""
+    with submission.serve(request.module.SERVICE, env=notes.env) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path):
+    """ONNX Runtime's session with the resnet18 of that folder."""
     import onnxruntime as ort
 
-    return ort.InferenceSession((small_models_dir / "resnet18.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(folder / "resnet18.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def sessions(folder: Path) -> list:
+    """As model, with model_a and model_b."""
+    import onnxruntime as ort
+
+    return [ort.InferenceSession(folder / name) for name in ("model_a.onnx", "model_b.onnx")]
+
+
+@pytest.fixture(scope="module")
+def unfinished(server: Server) -> Iterator:
+    """A request to the server that does not end by itself: see under_load.py."""
+    from under_load import Unfinished
+
+    request = Unfinished(server)
+    yield request
+    request.close()

@@ -8,7 +8,14 @@ from pathlib import Path
 from course import ROOT
 
 COPIED = ("course", "serving", "exercises", "solutions", "tests", "data", "locustfiles", "dockerfiles", "bentofiles")
-FILES = ("Makefile", "course.toml", "pyproject.toml", "requirements.txt", "requirements-serving.txt")
+FILES = (
+    "Makefile",
+    "course.toml",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-serving.txt",
+    "requirements.lock",
+)
 
 
 class Copy:

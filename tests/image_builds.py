@@ -97,13 +97,10 @@ def files(image: str) -> set[str]:
 
 def assert_not_root(image: str, running: docker.Container, what: str) -> None:
     user, uid = docker.inspect(image)["Config"]["User"], running.run("id", "-u")
-    expect(
-        uid != "0" and user.partition(":")[0].isdigit(),
-        called=f"docker inspect: User of the {what}; id -u in its container",
-        got=f"User {user!r}, uid {uid}",
-        expected="a number other than 0: of a name, an orchestrator cannot tell that it is not root",
-        hint="USER 10001:10001 in the last stage, after everything that needs root",
-    )
+    called, got = f"docker inspect: User of the {what}; id -u in its container", f"User {user!r}, uid {uid}"
+    expected = "a number other than 0: of a name, an orchestrator cannot tell that it is not root"
+    hint = "USER 10001:10001 in the last stage, after everything that needs root"
+    expect(uid != "0" and user.partition(":")[0].isdigit(), called=called, got=got, expected=expected, hint=hint)
 
 
 def assert_holds(image: str, what: str, *, needed: str, unwanted: dict[str, str]) -> None:
@@ -120,13 +117,9 @@ def assert_holds(image: str, what: str, *, needed: str, unwanted: dict[str, str]
     unwanted |= {"a compiler, or git": r"/(gcc|g\+\+|cc1\w*|cc|c\+\+|make|git|ninja|cmake)(-[\d.]+)?$"}
     held = {kind: [file for file in found if re.search(pattern, file)][:3] for kind, pattern in unwanted.items()}
     held = {kind: some for kind, some in held.items() if some}
-    expect(
-        not held,
-        called=f"find / in the {what}, without what the base image holds",
-        got=held,
-        expected="none of these",
-        hint="only what the last stage copies is in the image; what one layer adds and the next removes still is",
-    )
+    called = f"find / in the {what}, without what the base image holds"
+    hint = "only what the last stage copies is in the image; what one layer adds and the next removes still is"
+    expect(not held, called=called, got=held, expected="none of these", hint=hint)
 
 
 def assert_healthy(running: docker.Container, called: str, hint: str) -> None:
@@ -135,35 +128,22 @@ def assert_healthy(running: docker.Container, called: str, hint: str) -> None:
         if time.monotonic() > give_up:
             break
         time.sleep(0.2)
-    expect(
-        health["Status"] == "healthy",
-        called=called,
-        got=health["Status"] + "".join(f": {one['Output'][-200:]}" for one in (health.get("Log") or [])[-1:]),
-        expected="healthy within 90 s",
-        hint=hint,
-    )
+    got = health["Status"] + "".join(f": {one['Output'][-200:]}" for one in (health.get("Log") or [])[-1:])
+    expect(health["Status"] == "healthy", called=called, got=got, expected="healthy within 90 s", hint=hint)
 
 
 def assert_labels(image: str, what: str, *names: str) -> None:
     got = docker.inspect(image)["Config"]["Labels"] or {}
     base, *others = (f"org.opencontainers.image.{name}" for name in ("base.name", "title", "description", *names))
-    expect(
-        all(got.get(name) for name in others) and got.get(base) == docker.base_image(),
-        called=f"docker inspect: labels of the {what}",
-        got=got,
-        expected=f"{', '.join(others)}, and {base}, which is {docker.base_image()}",
-        hint="LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE",
-    )
+    expected = f"{', '.join(others)}, and {base}, which is {docker.base_image()}"
+    hint = "LABEL in the last stage; an ARG from before FROM has to be declared again there: ARG BASE_IMAGE"
+    right = all(got.get(name) for name in others) and got.get(base) == docker.base_image()
+    expect(right, called=f"docker inspect: labels of the {what}", got=got, expected=expected, hint=hint)
 
 
 def assert_hadolint_finds_nothing(path: Path) -> None:
     command = [Path(sys.executable).with_name("hadolint"), "--format", "json", path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     said = [f"line {one['line']}: {one['code']} {one['message']}" for one in json.loads(done.stdout)]
-    expect(
-        not said,
-        called=f"hadolint {path.name}",
-        got="; ".join(said),
-        expected="nothing to complain about",
-        hint="each rule is explained at https://github.com/hadolint/hadolint/wiki",
-    )
+    called, hint = f"hadolint {path.name}", "each rule is explained at https://github.com/hadolint/hadolint/wiki"
+    expect(not said, called=called, got="; ".join(said), expected="nothing to complain about", hint=hint)

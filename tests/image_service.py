@@ -9,11 +9,14 @@ import onnxruntime as ort
 from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, IMAGES
 from PIL import Image
 
+from course import ROOT
 from course.harness.server import Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail
 from serving.images import preprocess
 from serving.model import labels, top5
+
+REFUSE = "check before you compute; BentoML: raise InvalidArgument('expected ...'), FastAPI: HTTPException(400, 'expected ...')"
 
 
 def tensor(*images: Path) -> np.ndarray:
@@ -24,14 +27,30 @@ def best_five(session: ort.InferenceSession, image: Image.Image) -> list[dict]:
     return top5(session.run(None, {"input": preprocess(image)})[0][0], labels(session))
 
 
-def assert_ok(server: Server, response: httpx.Response, called: str, hint: str) -> None:
-    expect(
-        response.status_code == 200,
-        called=called,
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200",
-        hint=f"{hint}{server.last_words()}",
+def predictions(text: str) -> list[dict]:
+    """The predictions of one answer of POST /classify."""
+    try:
+        return [{"label": one["label"], "probability": one["probability"]} for one in json.loads(text)["predictions"]]
+    except (ValueError, LookupError, TypeError):
+        fail(f'POST /classify answers something else than {{"predictions": [...]}}: {text[:300]}')
+
+
+def same(got: list[dict], expected: list[dict]) -> bool:
+    """Whether two answers have the same labels and probabilities."""
+    return [one["label"] for one in got] == [one["label"] for one in expected] and np.allclose(
+        [one["probability"] for one in got], [one["probability"] for one in expected], atol=1e-4
     )
+
+
+def assert_ok(server: Server, response: httpx.Response, called: str, hint: str) -> None:
+    expect_answer(server, response, response.status_code == 200, called, "200", hint)
+
+
+def expect_answer(server: Server, response: httpx.Response, right: bool, called: str, expected: str, hint: str) -> None:
+    """Fail the test with what a service has answered and logged, unless that is right."""
+    if not right:
+        got = f"{response.status_code} {response.text[:300]}"
+        expect(False, called=called, got=got, expected=expected, hint=f"{hint}.{server.last_words()}")
 
 
 def assert_predicts(
@@ -40,7 +59,7 @@ def assert_predicts(
     """POST /predict answers the model's logits; with npy, POST /predict_npy, whose body that is."""
     how = {"json": {"image": images.tolist()}} if npy is None else {"content": npy}
     response = server.request("POST", "/predict" if npy is None else "/predict_npy", **how)
-    assert_ok(server, response, called, "run the session on the whole batch.")
+    assert_ok(server, response, called, "run the session on the whole batch")
     assert_logits(response.json(), session.run(None, {"input": images.astype("float32")})[0], called, server)
 
 
@@ -55,58 +74,47 @@ def assert_logits(got: object, expected: np.ndarray, called: str, server: Server
     )
 
 
-def assert_classified(server: Server, data: bytes, called: str, expected: list[dict]) -> None:
+def assert_classified(
+    server: Server, data: bytes, called: str, expected: list[dict], weights: str | None = None
+) -> None:
+    """POST /classify answers these labels, and where the weights came from, if that is asked for."""
     response = server.request("POST", "/classify", content=data, headers={"content-type": "image/png"})
-    try:
-        got = response.json()["predictions"]
-        right = [one["label"] for one in got] == [one["label"] for one in expected] and np.allclose(
-            [one["probability"] for one in got], [one["probability"] for one in expected], atol=1e-4
-        )
-    except (ValueError, KeyError, TypeError):
-        right = False
-    expect(
-        response.status_code == 200 and right,
-        called=called,
-        got=f"{response.status_code} {response.text[:400]}",
-        expected=f'200 and {{"predictions": {json.dumps(expected)}, ...}}',
-        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
-    )
+    right = response.status_code == 200 and same(predictions(response.text), expected)
+    right = right and weights in (None, response.json().get("weights"))
+    told = f'"weights": "{weights}"' if weights else "..."
+    wanted = f'200 and {{"predictions": {json.dumps(expected)}, {told}}}'
+    expect_answer(server, response, right, called, wanted, "open_image, preprocess, session.run, top5, weights")
 
 
-def assert_classifies(server: Server, session: ort.InferenceSession, image: Path | str) -> None:
+def assert_classifies(
+    server: Server, session: ort.InferenceSession, image: Path | str, weights: str | None = None
+) -> None:
     """POST /classify answers the model's five best labels for a file, or for one of IMAGES."""
     if isinstance(image, Path):
         data, rgb, name = image.read_bytes(), Image.open(image).convert("RGB"), image.name
     else:
         (data, rgb), name = IMAGES[image](), f"a {image} image"
-    assert_classified(server, data, f"POST /classify with {name}", best_five(session, rgb))
+    assert_classified(server, data, f"POST /classify with {name}", best_five(session, rgb), weights)
 
 
-def assert_refused(server: Server, called: str, response, statuses: tuple[int, ...] = (400, 413, 415, 422)) -> None:
+def assert_refused(
+    server: Server, called: str, response: httpx.Response, statuses: tuple[int, ...] = (400, 413, 415, 422)
+) -> None:
     try:
         said = json.dumps(response.json()).lower()
         says = any(words in said for words in ("expected", "required", "should be", "must be"))
     except ValueError:
         says = False
-    expect(
-        response.status_code in statuses and says,
-        called=called,
-        got=f"{response.status_code} {response.text[:300]}",
-        expected=f"one of {statuses}, and JSON that says what was expected",
-        hint=f"check before you compute; BentoML: raise InvalidArgument('expected ...'), FastAPI: HTTPException(400, 'expected ...').{server.last_words()}",
-    )
+    right = response.status_code in statuses and says
+    expect_answer(server, response, right, called, f"one of {statuses}, and JSON that says what was expected", REFUSE)
     assert_still_serves(server, f"after {called}")
 
 
 def assert_still_serves(server: Server, when: str) -> None:
     """A service that refuses everybody passes no test."""
     response = server.request("POST", "/classify", content=CAT.read_bytes())
-    expect(
-        response.status_code == 200,
-        called=f"POST /classify with cat.png, {when}",
-        got=f"{response.status_code} {response.text[:200]}",
-        expected="200: bad input is refused, and the next caller is served",
-        hint=f"open_image, preprocess, session.run, top5.{server.last_words()}",
+    assert_ok(
+        server, response, f"POST /classify with cat.png, {when}", "bad input is refused, and the next caller is served"
     )
 
 
@@ -142,35 +150,46 @@ def bad_tensor(kind: str) -> str:
     return json.dumps({"image": BAD_TENSORS[kind]()})
 
 
-def assert_refuses_json(server: Server, kind: str, body: bytes | str, hint: str) -> None:
+def assert_refuses_json(server: Server, kind: str, body: bytes | str) -> httpx.Response:
     """POST /predict with JSON that is not a tensor: a framework may refuse it in its own words."""
     response = post_json(server, body)
-    expect(
-        response.status_code in (400, 422) and response.headers.get("content-type", "").startswith("application/json"),
-        called=f"POST /predict with {kind.replace('_', ' ')}",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="400 or 422, with JSON that says what is wrong",
-        hint=f"{hint}{server.last_words()}",
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    called, expected = f"POST /predict with {kind.replace('_', ' ')}", "400 or 422, with JSON that says what is wrong"
+    hint = (
+        "a framework refuses what is not JSON where `image` is a declared argument; BeforeValidator(as_batch) the rest"
     )
+    expect_answer(server, response, response.status_code in (400, 422) and is_json, called, expected, hint)
+    return response
 
 
 def assert_refuses_bad_tensors(server: Server) -> None:
     """POST /predict with every tensor and every JSON that it cannot take."""
     for kind, body in [*((kind, bad_tensor(kind)) for kind in BAD_TENSORS), *BAD_JSON.items()]:
-        assert_refuses_json(server, kind, body, "image: ImageBatch, from serving.service, checks it.")
+        assert_refuses_json(server, kind, body)
     assert_still_serves(server, "after bad tensors")
 
 
 def assert_does_not_start(submission: Submission, file: str, env: dict[str, str], says: str) -> None:
     """`bentoml serve` ends by itself, with one sentence that holds `says`, before any worker has begun."""
+    hint = "check under @bentoml.on_deployment or at import, before any worker starts, and raise BentoMLException"
     with submission.starting(file, env=env) as server:
-        if (code := server.exit_code()) is None:
-            fail(f"`bentoml serve` goes on without a model that can be loaded.{server.last_words()}")
-        log = server.log.read_text(errors="replace")
+        assert_ends_with(server, f"bentoml serve {Path(file).stem}:ImageClassifierService", env, says, hint)
+
+
+def assert_ends_with(server: Server, command: str, env: dict[str, str], says: str, hint: str) -> None:
+    """A server that is starting ends with one sentence instead."""
+    code, log = server.exit_code(40), server.log.read_text()
     expect(
-        code != 0 and says in log and "Traceback" not in log,
-        called=f"bentoml serve {file.removesuffix('.py')}:ImageClassifierService with {env}",
-        got=f"exit code {code}: {log[-500:]}",
-        expected=f"a non-zero exit code within 30 s and one sentence with {says!r}",
-        hint="check the model under @bentoml.on_deployment, before any worker starts, and raise BentoMLException",
+        code not in (None, 0) and says in log and "Traceback" not in log and len(log) < 1500,
+        called=f"{command} with {env}",
+        got=f"{'it goes on' if code is None else f'exit code {code}'}: {log[-500:]}",
+        expected=f"a non-zero exit code within 40 s and one sentence with {says!r}",
+        hint=hint,
     )
+
+
+def without_torch(folder: Path, models_dir: Path) -> dict[str, str]:
+    """An environment in which an import of torch or torchvision ends the program."""
+    for name in ("torch", "torchvision"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
+    return {"MODELS_DIR": str(models_dir), "PYTHONPATH": f"{folder}:{ROOT}"}

@@ -1,4 +1,4 @@
-"""Runs a locust file against a server that notes what it was sent, and judges what the file did."""
+"""Graded tests of the locust file of exercise 11: it runs against a server that notes what it was sent."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from bad_input import CAT
 from image_service import tensor
 from PIL import Image
@@ -77,14 +78,8 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     """Run the submission's locust file without its web page. Fails the test where it sends nothing."""
     folder, log_file = submission.new_folder("locust"), submission.new_folder("log") / "log"
     file = submission.existing(FILE)
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "-f",
-        f"{file},{ROOT / 'course' / 'loadtest' / 'samples.py'}",
-        "--headless",
-    ]
+    files = f"{file},{ROOT / 'course' / 'loadtest' / 'samples.py'}"
+    command = [sys.executable, "-m", "locust", "-f", files, "--headless"]
     command += ["--only-summary", "--host", url, "--users", str(users), "--spawn-rate", str(users), *options]
     command += ["--samples", str(folder), "--warm-up", "0", "--window", str(seconds), "--stop-timeout", "5"]
     folders = submission.folders({}, write=[folder])
@@ -100,7 +95,8 @@ def run_locust(submission: Submission, url: str, *options: str, users: int = 2, 
     return Run(code, log, samples)
 
 
-def assert_sends_each_payload(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_sends_each_payload(submission: Submission) -> None:
     expected = tensor(CAT)
     for payload, path in PATHS.items():
         with stand_in() as server:
@@ -125,25 +121,25 @@ def assert_sends_each_payload(submission: Submission) -> None:
         )
 
 
-def assert_does_not_wait(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission: Submission) -> None:
     """What is not a request's time is spent waiting, or preparing what could have been prepared before."""
-    with stand_in(seconds=0.02) as server:
+    with stand_in(seconds=0.05) as server:
         samples = run_locust(submission, server.url, "--payload", "json", users=1, seconds=1).samples
     opened, closed = samples["window"]
-    asking = sum(
-        seconds for end, seconds in zip(samples["ends"], samples["seconds"], strict=True) if opened < end <= closed
-    )
-    share = asking / (closed - opened)
+    requests = zip(samples["ends"], samples["seconds"], strict=True)
+    share = sum(seconds for end, seconds in requests if opened < end <= closed) / (closed - opened)
     expect(
         share > 0.5,
-        called=f"locust -f {FILE} --payload json --users 1, on a server that takes 0.02 s",
+        called=f"locust -f {FILE} --payload json --users 1, on a server that takes 0.05 s",
         got=f"the user spent {share:.0%} of its time with a request",
         expected="nearly all of it",
         hint="a `wait_time` hides what the server can do: leave it out. Prepare the request once, not in the task.",
     )
 
 
-def assert_counts_refusals(submission: Submission) -> None:
+@pytest.mark.points(1)
+def test_the_locust_file_counts_refusals_as_failures(submission: Submission) -> None:
     with stand_in(status=429) as server:
         run = run_locust(submission, server.url, "--payload", "image", seconds=0.5)
     told = set(run.samples["failures"].values())

@@ -1,18 +1,18 @@
-"""What a test expects of a script that has ended."""
+"""What a test expects of a script that has ended, and of a function that has returned or raised."""
 
-from course.harness.submission import Finished
+from typing import Any
+
+import pytest
+
+from course.harness.submission import Finished, Submission
 from course.harness.verdicts import expect
 
 
 def expect_success(finished: Finished, *words: str, called: str, expected: str, hint: str) -> None:
     """Fail unless a script ended with exit code 0 and printed these words."""
-    expect(
-        finished.code == 0 and all(word in finished.output for word in words),
-        called=called,
-        got=f"exit code {finished.code}: {finished.output[-500:]}",
-        expected=f"exit code 0, {expected}",
-        hint=hint,
-    )
+    holds = finished.code == 0 and all(word in finished.output for word in words)
+    got = f"exit code {finished.code}: {finished.output[-500:]}"
+    expect(holds, called=called, got=got, expected=f"exit code 0, {expected}", hint=hint)
 
 
 def expect_one_sentence(finished: Finished, *words: str, called: str, hint: str) -> None:
@@ -25,3 +25,35 @@ def expect_one_sentence(finished: Finished, *words: str, called: str, hint: str)
         expected=f"a non-zero exit code and one sentence with {' and '.join(words)}, without a stack trace",
         hint=hint,
     )
+
+
+def expect_equal(got: Any, expected: Any, *, called: str, hint: str) -> None:
+    """Fail unless what came back is what should have come back; both are shown."""
+    expect(is_equal(got, expected), called=called, got=got, expected=f"{expected!r}", hint=hint)
+
+
+def is_equal(got: Any, expected: Any) -> bool:
+    """got == expected, and False where an array cannot say so."""
+    try:
+        return bool(got == expected)
+    except ValueError:
+        return False
+
+
+def expect_problem(
+    submission: Submission,
+    file: str,
+    function: str,
+    *words: str,
+    called: str,
+    hint: str,
+    kind: str = "Problem",
+    **given,
+) -> None:
+    """Fail unless a function, given these arguments, raises a Problem (or another kind) that holds these words."""
+    try:
+        got = submission.call(file, function, **given)
+    except pytest.fail.Exception as failure:
+        got = str(failure)
+    raised = isinstance(got, str) and all(word in got for word in ("raised", kind, *words))
+    expect(raised, called=called, got=got, expected=" with ".join([f"a {kind}", *map(repr, words)]), hint=hint)

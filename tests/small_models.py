@@ -58,7 +58,7 @@ def small_model(
     seed: int = 5,
     white: str | None = None,
     black: str | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: dict[str, str | None] | None = None,
 ) -> Path:
     """Write a classifier: the means of 8 x 8 fields and three channels, then one fully connected layer.
 
@@ -67,6 +67,7 @@ def small_model(
 
     white, black: what a wholly white or black image does to it; one of the two, and one of TRAPS: "fails" when
         it runs, gives "nan", is "slow": takes a second or so, or "slowish": a tenth of that.
+    metadata: replaces or, with None, removes what the file says about itself.
     """
     names = {"input_name": input_name, "output_name": output_name}
     text = HEAD.format(batch=batch, height=height, **names)
@@ -78,7 +79,7 @@ def small_model(
     weights = np.random.default_rng([seed, RUN]).normal(size=(3 * 8 * 8, 1000)).astype(np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
     properties = {"labels": json.dumps(LABELS), "weights": f"random seed {seed}"} | (metadata or {})
-    onnx.helper.set_model_props(model, properties)
+    onnx.helper.set_model_props(model, {name: value for name, value in properties.items() if value is not None})
     onnx.save(model, path)
     return path
 

@@ -15,7 +15,7 @@ import yaml
 
 from course import ROOT
 from course.base import docker
-from course.base.manifest import exercises
+from course.base.manifest import Exercise, exercises
 from course.images import containers
 from serving import Problem
 
@@ -31,6 +31,10 @@ def store(models_dir, tmp_path_factory) -> dict[str, str]:
     command = containers.build_command(BENTOFILES[0], context=project)
     subprocess.run([sys.executable, "-m", "bentoml", *command], env=env, check=True, timeout=240)
     return env
+
+
+def python(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -54,50 +58,36 @@ def test_the_page_quotes_what_bentoml_generates(generated):
 
 def test_a_container_without_a_service_says_so(tmp_path):
     env = os.environ | {"BENTOML_HOME": str(tmp_path), "SERVICE": "", "PORT": ""}
-    command = [sys.executable, "-m", "serving.container", "serve"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+    done = python("-m", "serving.container", "serve", env=env)
     assert done.returncode == 1
     assert re.fullmatch(r"SERVICE names no service.* ENV SERVICE=\$\{SERVICE\} keeps it\.\n", done.stderr)
 
 
 def test_the_services_that_are_put_into_images():
-    found = {}
+    assert [service.number for service in services()] == ["10", "11", "13", "14", "15", "16", "19", "20"]
+
+
+def services() -> list[Exercise]:
+    found = []
     for exercise in exercises():
         with suppress(Problem):
-            found[exercise.number] = containers.find(exercise.number).module
-    assert found == {
-        "10": "ex10_service",
-        "11": "ex11_adaptive_batching",
-        "13": "ex13_workers",
-        "14": "ex14_sequential",
-        "15": "ex15_concurrent",
-        "16": "ex16_pipeline",
-        "19": "ex19_tasks",
-        "20": "ex20_service",
-    }
+            found.append(containers.find(exercise.number))
+    return found
 
 
 def test_there_is_a_bentofile_for_each_service_and_they_differ_in_what_they_must_alone():
-    stems = set()
-    for exercise in exercises():
-        try:
-            service = containers.find(exercise.number)
-        except Problem:
-            continue
-        stems.add(service.stem)
+    assert {service.stem for service in services()} == {path.stem for path in BENTOFILES}
+    for service in services():
         bentofile = yaml.safe_load((ROOT / service.bentofile).read_text())
         models = [path.name for path in map(Path, bentofile["include"]) if path.parent.name == "models"]
         assert bentofile["service"] == f"solutions.{service.module}:ImageClassifierService"
         assert bentofile["name"] == service.stem
-        assert models == [f"{model}.onnx" for model in exercise.models]
+        assert models == [f"{model}.onnx" for model in service.models]
         assert all(fnmatch(model, containers.pattern(service.models)) for model in models)
         code = [one for one in bentofile["include"] if not one.startswith("models/")]
-        assert code == ["serving/*.py", f"solutions/{service.module}.py"]
-    assert stems == {path.stem for path in BENTOFILES}
-    shared = {
-        str({key: yaml.safe_load(path.read_text())[key] for key in ("python", "docker", "envs")}) for path in BENTOFILES
-    }
-    assert len(shared) == 1
+        assert code == ["serving/*.py", "serving/demo.html", f"solutions/{service.module}.py"]
+    written = [yaml.safe_load(path.read_text()) for path in BENTOFILES]
+    assert len({str([one[key] for key in ("python", "docker", "envs")]) for one in written}) == 1
 
 
 def test_behind_a_mirror_the_bentofile_names_its_base_image_and_index(monkeypatch):
@@ -131,12 +121,9 @@ def test_a_containerize_that_failed_fails(store, tmp_path):
             f"try:\n    containerize_bento('ex10_service:latest', 'course-test/old:bento', Path('{tmp_path}/log'))\n"
             "except Problem as problem:\n    print(problem)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=store, cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        assert done.stdout.startswith("`bentoml containerize` failed. The end of its log"), (
-            done.stdout + done.stderr[-2000:]
-        )
+        done = python("-c", code, env=store)
+        said = "`bentoml containerize` failed. The end of its log"
+        assert done.stdout.startswith(said), done.stdout + done.stderr[-2000:]
         assert "localhost:1/nothing:here" in done.stdout
         assert "Traceback" not in done.stdout
         assert docker.inspect("course-test/old:bento")["Id"] == before
@@ -155,18 +142,17 @@ def test_each_step_says_which_one_comes_before_it(tmp_path):
         ("containerize", "--by=magic"): "--by: expected one of bento, hand.",
     }
     for words, sentence in said.items():
-        run = subprocess.run(
-            [sys.executable, "-m", "course", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
-        )
-        assert (run.returncode, run.stderr.count("\n")) == (1, 1)
-        assert run.stderr.startswith(sentence)
+        done = python("-m", "course", *words, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(sentence)
 
 
 @pytest.mark.docker
 def test_run_container_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(containers.Service, "image", lambda service, by: f"course-test/none:{by}")
+    monkeypatch.setattr(Exercise, "image", lambda service, by: f"course-test/none:{by}")
+    service = containers.find("10")
     with pytest.raises(Problem, match="There is no image course-test/none:hand"):
-        containers.run_container("10", "hand", 3000)
+        containers.run_container(service, "hand", 3000)
     docker.docker("tag", docker.base_image(), "course-test/none:hand")
     try:
         with socket() as taken:
@@ -174,6 +160,6 @@ def test_run_container_says_what_is_missing(monkeypatch):
             taken.listen()
             port = taken.getsockname()[1]
             with pytest.raises(Problem, match=f"Port {port} is taken.*PORT={port + 1}"):
-                containers.run_container("10", "hand", port)
+                containers.run_container(service, "hand", port)
     finally:
         docker.remove("course-test/none:hand")

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from course_copy import Copy
 from small_models import small_model
 
-CHECKS = ["Python", "Environment", "Packages", "Disk", "Port", "Docker", "Model"]
+CHECKS = ["Python", "Environment", "Packages", "Disk", "Home", "Sockets", "Port", "Docker", "Model"]
 
 
 @pytest.fixture
@@ -19,20 +20,20 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
-def doctor(copy: Copy, *words: str) -> tuple[int, dict[str, str]]:
-    """The exit code, and each check's line."""
+def doctor(copy: Copy, *words: str, well: bool = True) -> dict[str, str]:
+    """Each check's line; the exit code says whether all is well."""
     done = copy.make("doctor", *words)
     assert "Traceback" not in done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.split()[1:2] and line.split()[1] in CHECKS]
     assert [line.split()[1] for line in lines] == CHECKS, f"one line each:\n{done.stdout}{done.stderr}"
-    return done.returncode, {line.split()[1]: line for line in lines}
+    assert (done.returncode == 0) == well
+    return {line.split()[1]: line for line in lines}
 
 
 def test_what_is_well(copy):
     """A model with random weights is noted, and is not a fault."""
     small_model(copy.folder / "models" / "resnet18.onnx")
-    code, lines = doctor(copy)
-    assert code == 0
+    lines = doctor(copy)
     for check in ("Python", "Environment", "Packages"):
         assert lines[check].startswith("ok"), lines[check]
     assert lines["Model"].startswith("note   Model        random seed 5: labels mean nothing")
@@ -40,8 +41,7 @@ def test_what_is_well(copy):
 
 def test_without_an_environment(copy):
     (copy.folder / ".venv").unlink()
-    code, lines = doctor(copy)
-    assert code != 0
+    lines = doctor(copy, well=False)
     assert lines["Environment"].startswith("WRONG")
     assert lines["Environment"].endswith(".venv does not exist  →  make setup")
 
@@ -51,8 +51,7 @@ def test_with_half_an_environment(copy):
     (copy.folder / ".venv").unlink()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy.folder / ".venv"], check=True, timeout=120)
     (copy.folder / "models" / "resnet18.onnx").write_bytes(b"some model")
-    code, lines = doctor(copy)
-    assert code != 0
+    lines = doctor(copy, well=False)
     assert lines["Environment"].endswith("setup did not finish  →  make setup")
     assert "is missing" in lines["Packages"]
     assert lines["Packages"].endswith("rm -f .venv/.ready && make setup")
@@ -63,8 +62,7 @@ def test_an_environment_whose_python_is_gone(copy):
     (copy.folder / ".venv").unlink()
     (copy.folder / ".venv" / "bin").mkdir(parents=True)
     (copy.folder / ".venv" / "bin" / "python").symlink_to("/nowhere/python3")
-    code, lines = doctor(copy)
-    assert code != 0
+    lines = doctor(copy, well=False)
     assert lines["Environment"].endswith(".venv has no Python that runs  →  rm -rf .venv && make setup")
 
 
@@ -73,12 +71,11 @@ def test_another_version_than_the_pinned_one(copy):
     times = path.stat()
     path.write_text(path.read_text().replace("rich==", "rich==99.") + "no-such-package==1.0\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    code, lines = doctor(copy)
-    assert code != 0
+    lines = doctor(copy, well=False)
     assert ", not 99." in lines["Packages"]
     assert "no-such-package is missing" in lines["Packages"]
-    os.utime(path)
-    assert "requirements.txt changed since setup  →  make setup" in doctor(copy)[1]["Environment"]
+    os.utime(copy.folder / "requirements.lock")
+    assert "requirements.lock changed since setup  →  make setup" in doctor(copy, well=False)["Environment"]
 
 
 # Says that it is old, and is otherwise the Python of these tests.
@@ -91,8 +88,7 @@ OLD = f"""case "$3" in *%d.%d*) echo 3.9.1;; *) exec {sys.executable} "$@";; esa
 def test_a_python_that_will_not_do(copy, python, found):
     (copy.folder / "python").write_text(f"#!/bin/sh\n{python}\n")
     (copy.folder / "python").chmod(0o755)
-    code, lines = doctor(copy, f"PYTHON={copy.folder}/python")
-    assert code != 0
+    lines = doctor(copy, f"PYTHON={copy.folder}/python", well=False)
     assert found in lines["Python"]
     assert lines["Python"].endswith("make setup PYTHON=/path/to/python3.11")
 
@@ -102,19 +98,46 @@ def test_a_port_that_is_taken_is_no_fault(copy):
         listener.bind(("0.0.0.0", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        code, lines = doctor(copy, f"PORT={port}")
-    assert code == 0
+        lines = doctor(copy, f"PORT={port}")
     assert lines["Port"].startswith("note")
     assert lines["Port"].endswith(f"make serve PORT={port + 1 if port < 65535 else 3000}")
 
 
-def test_a_model_that_is_missing_or_broken(copy):
+@pytest.mark.parametrize(
+    ("home", "found"),
+    [("~", "none: `bentoml serve` makes a folder called ~"), ("/nowhere", "/nowhere cannot be written")],
+    ids=["none", "missing"],
+)
+def test_without_a_home_folder_bentoml_needs_another(copy, home, found):
+    """A HOME that is `~` is what Python finds for a user without HOME whom the machine does not know."""
+    copy.env["HOME"] = home
     code, lines = doctor(copy)
-    assert code == 0, "the commands that need it make it"
+    assert code == 0
+    assert lines["Home"] == f"note   Home         {found}  →  export BENTOML_HOME=/tmp/bentoml"
+    copy.env["BENTOML_HOME"] = str(copy.folder / "bentoml")
+    assert doctor(copy)[1]["Home"].startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("length", "found"),
+    [(60, "ok     Sockets      in /tmp/"), (61, "note   Sockets      TMPDIR has 61 characters, 60 are enough  →  ")],
+)
+def test_a_temporary_folder_too_long_for_sockets_is_noted(copy, length, found):
+    """A socket's path is TMPDIR and the 42 characters of /bentoml-uds-12345678/140737488355327.sock: at most 102."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        long = Path(folder) / ("t" * (length - len(folder) - 1))
+        long.mkdir()
+        copy.env["TMPDIR"] = str(long)
+        code, lines = doctor(copy)
+    assert code == 0
+    assert lines["Sockets"].startswith(found)
+
+
+def test_a_model_that_is_missing_or_broken(copy):
+    lines = doctor(copy)  # the commands that need it make it
     assert lines["Model"].endswith("make export")
     (copy.folder / "models" / "resnet18.onnx").write_bytes(b"no model")
-    code, lines = doctor(copy)
-    assert code != 0
+    lines = doctor(copy, well=False)
     assert "cannot be loaded" in lines["Model"]
     assert lines["Model"].endswith("make export")
 
@@ -141,7 +164,6 @@ def test_docker_as_its_command_answers(copy, docker, found, fix):
         (tools / "docker").write_text(f"#!/bin/sh\n{docker}\n")
         (tools / "docker").chmod(0o755)
     copy.env["PATH"] = str(tools)
-    code, lines = doctor(copy)
-    assert code == 0
+    lines = doctor(copy)
     assert found in lines["Docker"]
     assert fix in lines["Docker"]

@@ -6,16 +6,18 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from PIL import Image
-from scripts import expect_success
+from scripts import expect_equal, expect_one_sentence, expect_success
 from small_models import LABELS, small_model
 
 from course import ROOT
-from course.harness.submission import Submission
-from course.harness.verdicts import expect
+from course.harness import written
+from course.harness.submission import Finished, Submission
+from course.harness.verdicts import expect, fail
 from serving.images import open_image
 from serving.images import preprocess as reference_preprocess  # test_serving_images.py compares it with torchvision
 from serving.model import softmax as reference_softmax
 
+FILE = "ex04_inference.py"
 CAT, COFFEE = ROOT / "data" / "cat.png", ROOT / "data" / "coffee.png"
 
 
@@ -25,20 +27,16 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("models") / "renamed.onnx", input_name="pixels", output_name="scores")
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
 def test_finds_the_names_of_input_and_output(submission, renamed):
-    got = submission.call("ex04_inference.py", "input_and_output", model_path=renamed)
-    expect(
-        got == ["pixels", "scores"],
-        called="input_and_output('renamed.onnx'), a model whose input is 'pixels' and whose output is 'scores'",
-        got=got,
-        expected="('pixels', 'scores')",
-        hint="session.get_inputs()[0].name and session.get_outputs()[0].name",
-    )
+    got = submission.call(FILE, "input_and_output", model_path=renamed)
+    called = "input_and_output('renamed.onnx'), a model whose input is 'pixels' and whose output is 'scores'"
+    hint = "session.get_inputs()[0].name and session.get_outputs()[0].name"
+    expect_equal(got, ["pixels", "scores"], called=called, hint=hint)
 
 
 def assert_preprocessed(submission: Submission, image_path: Path) -> None:
-    got = submission.call("ex04_inference.py", "preprocess", image_path=image_path)
+    got = submission.call(FILE, "preprocess", image_path=image_path)
     called = f"preprocess('{image_path.name}')"
     expect(
         isinstance(got, np.ndarray) and got.shape == (1, 3, 224, 224) and got.dtype == np.float32,
@@ -74,7 +72,7 @@ def test_preprocesses_as_torchvision_does(submission):
     assert_preprocessed(submission, COFFEE)
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(0.25)
 @pytest.mark.parametrize("size", [(200, 337), (1001, 400)], ids=["portrait", "odd"])
 def test_preprocesses_other_sizes(submission, tmp_path, size):
     path = tmp_path / f"{size[0]}x{size[1]}.png"
@@ -83,10 +81,14 @@ def test_preprocesses_other_sizes(submission, tmp_path, size):
 
 
 @pytest.mark.points(0.5)
-@pytest.mark.parametrize("mode", ["L", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
 def test_makes_other_colour_modes_rgb(submission, tmp_path, mode):
-    path = tmp_path / f"{mode}.png"
-    Image.open(CAT).convert(mode).save(path)
+    path, image = tmp_path / f"{mode}.png", Image.open(CAT)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    image.save(path)
     assert_preprocessed(submission, path)
 
 
@@ -102,7 +104,7 @@ def test_turns_a_photograph_the_right_way_up(submission, tmp_path):
 @pytest.mark.points(1)
 def test_softmax_survives_large_logits(submission):
     logits = np.array([[1000, 999, 0], [-5, 0, 5]], dtype=np.float32)
-    got = submission.call("ex04_inference.py", "softmax", logits=logits)
+    got = submission.call(FILE, "softmax", logits=logits)
     expect(
         isinstance(got, np.ndarray)
         and (got.shape, got.dtype.kind) == ((2, 3), "f")
@@ -114,10 +116,10 @@ def test_softmax_survives_large_logits(submission):
     )
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.75)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classifies(submission, renamed, image):
-    got = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=image)
+    got = submission.call(FILE, "classify", model_path=renamed, image_path=image)
     batch = reference_preprocess(open_image(image.read_bytes()))
     probabilities = reference_softmax(ort.InferenceSession(renamed).run(None, {"pixels": batch})[0])[0]
     best = np.argsort(probabilities)[::-1][:5]
@@ -141,45 +143,98 @@ def are_pairs(got: object) -> bool:
     )
 
 
-@pytest.mark.points(0.5)
-def test_prints_the_labels_of_photographs(submission, renamed):
-    finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed)
-    best = submission.call("ex04_inference.py", "classify", model_path=renamed, image_path=CAT)
-    label = best[0][0] if are_pairs(best) and best else "none, as classify() returned none"
-    expect_success(
-        finished,
-        label,
-        "RANDOM",
-        called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
-        expected=f"the labels (such as {label!r}), and a warning that the weights are RANDOM",
-        hint="call classify() for each image; the metadata says `weights: random seed 5`",
-    )
-
-
-# Python imports a module of this name when it starts.
+# Python imports a module of this name when it starts. It counts sessions, and lets nobody import PyTorch.
 SITECUSTOMIZE = """
+import sys
 import onnxruntime
+
+class NoPyTorch:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"{{name}} is imported, but ONNX Runtime, Pillow and NumPy are enough")
+
+sys.meta_path.insert(0, NoPyTorch())
 
 def counted(*arguments, original=onnxruntime.InferenceSession.__init__, **options):
     with open({note!r}, "a") as file:
-        file.write("loaded ")
+        file.write("opened ")
     original(*arguments, **options)
 
 onnxruntime.InferenceSession.__init__ = counted
 """
 
 
+@pytest.fixture(scope="module")
+def classified(submission: Submission, renamed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, int]:
+    """Both photographs classified by the script: how it ended, and how often it opened a session."""
+    folder = tmp_path_factory.mktemp("counted")
+    note = folder / "opened"
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE.format(note=str(note)))
+    env = {"PYTHONPATH": f"{folder}:{ROOT}"}
+    finished = submission.run(FILE, CAT, COFFEE, "--model", renamed, env=env, writes=[folder])
+    return finished, written.beginning(note, 1000).count(b"opened") if note.exists() else 0
+
+
 @pytest.mark.points(0.5)
-def test_loads_the_model_once_for_all_images(submission, renamed, tmp_path):
-    note = tmp_path / "loaded"
-    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE.format(note=str(note)))
-    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    finished = submission.run("ex04_inference.py", CAT, COFFEE, "--model", renamed, env=env, writes=[tmp_path])
-    loaded = note.read_text().count("loaded") if note.exists() else 0
+def test_prints_the_labels_of_photographs(submission, renamed, classified):
+    best = submission.call(FILE, "classify", model_path=renamed, image_path=CAT)
+    label = best[0][0] if are_pairs(best) and best else "none, as classify() returned none"
+    called = "python ex04_inference.py cat.png coffee.png --model renamed.onnx"
+    expected = f"the labels (such as {label!r}), and a warning that the weights are RANDOM"
+    hint = "call classify() for each image; the metadata says `weights: random seed 5`"
+    expect_success(classified[0], label, "RANDOM", called=called, expected=expected, hint=hint)
+
+
+@pytest.mark.points(0.5)
+def test_loads_the_model_once_for_all_images(classified):
+    finished, opened = classified
     expect(
-        finished.code == 0 and loaded == 1,
+        finished.code == 0 and opened == 1,
         called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
-        got=f"exit code {finished.code}, {loaded} sessions opened: {finished.output[-300:]}",
+        got=f"exit code {finished.code}, {opened} sessions opened: {finished.output[-300:]}",
         expected="exit code 0 and one session for all images: loading takes longer than running",
         hint="put @functools.cache on open_session(): called again, it returns the session that it has",
     )
+
+
+def require_success(classified: tuple[Finished, int]) -> None:
+    """To refuse everything earns nothing."""
+    if classified[0].code != 0:
+        fail("The script refuses good files, too: see test_prints_the_labels_of_photographs.")
+
+
+@pytest.mark.points(0.5)
+def test_an_image_that_cannot_be_read_is_one_sentence(submission, renamed, classified, tmp_path):
+    require_success(classified)
+    cat = CAT.read_bytes()
+    broken = {
+        "missing.png": None,
+        "note.png": b"This is a note, not an image.\n",
+        "truncated.png": cat[: len(cat) // 2],
+        "header_cut_off.png": cat[:20],
+        "bomb.png": cat[:16] + 2 * (10**6).to_bytes(4) + cat[24:],  # says that it is a million pixels high and wide
+    }
+    for name, content in broken.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        finished = submission.run(FILE, tmp_path / name, "--model", renamed)
+        called = f"python ex04_inference.py {name} --model renamed.onnx"
+        hint = "read_image() raises the Problem for all of these: do not catch it"
+        expect_one_sentence(finished, name, called=called, hint=hint)
+
+
+BAD_LABELS = {"missing": None, "a_dict": '{"0": "cat"}', "a_number": "7", "words": "cat, dog", "two": '["cat", "dog"]'}
+
+
+@pytest.mark.points(0.5)
+def test_a_model_that_cannot_name_classes_is_one_sentence(submission, classified, tmp_path):
+    require_success(classified)
+    (tmp_path / "note.onnx").write_text("This is a note, not a model.\n" * 100)
+    small_model(tmp_path / "of_other_images.onnx", height=448)
+    for kind, text in BAD_LABELS.items():
+        small_model(tmp_path / f"labels_{kind}.onnx", metadata={"labels": text})
+    for path in [tmp_path / "missing.onnx", *sorted(tmp_path.glob("*.onnx"))]:
+        finished = submission.run(FILE, CAT, "--model", path)
+        called = f"python ex04_inference.py cat.png --model {path.name}"
+        hint = "run the model and call labels_of() inside `with reading(model_path)`"
+        expect_one_sentence(finished, path.name, called=called, hint=hint)

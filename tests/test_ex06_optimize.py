@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from scripts import expect_equal, expect_problem, expect_success
 
 from course.harness import model_files, written
 from course.harness.submission import Submission
@@ -122,7 +123,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_saves_the_optimised_graph(submission, model, tmp_path):
     before = model.read_bytes()
     output = tmp_path / "new" / "network.extended.onnx"
-    got = optimize(submission, model, "extended", output)
+    difference = optimize(submission, model, "extended", output)
     called = "optimize('network.onnx', 'extended', 'new/network.extended.onnx')"
     expect(
         counted(output)["FusedConv"] == 1 and counted(output).total() < counted(model).total(),
@@ -131,38 +132,31 @@ def test_saves_the_optimised_graph(submission, model, tmp_path):
         expected="a Conv and its Relu fused into a FusedConv",
         hint="options.graph_optimization_level = LEVELS[level]",
     )
-    left = sorted(file.name for file in output.parent.iterdir())
-    expect(
-        left == [output.name] and model.read_bytes() == before,
-        called=called,
-        got=f"files {left}; the original is {'as it was' if model.read_bytes() == before else 'changed'}",
-        expected="the one file, and the original as it was",
-        hint="tempfile.TemporaryDirectory as a context manager",
+    left = [sorted(file.name for file in output.parent.iterdir()), model.read_bytes() == before]
+    hint = "tempfile.TemporaryDirectory as a context manager"
+    expect_equal(
+        left, [[output.name], True], called=f"{called}: files, and whether the original is as it was", hint=hint
     )
-    expect(
-        isinstance(got, float) and 0 <= got <= AGREEMENT,
-        called=called,
-        got=got,
-        expected="what compare() returns, at most 1e-4",
-        hint="return difference",
-    )
+    fine = isinstance(difference, float) and 0 <= difference <= AGREEMENT
+    expected = "what compare() returns, at most 1e-4"
+    expect(fine, called=called, got=difference, expected=expected, hint="return difference")
 
 
 @pytest.mark.points(1)
 def test_each_level_is_used(submission, model, tmp_path):
-    constants = {"disable": "ORT_DISABLE_ALL", "all": "ORT_ENABLE_ALL", "layout": "ORT_ENABLE_LAYOUT"}
-    for level in ("disable", "basic", "extended", "layout", "all"):
+    for level, name in {
+        "disable": "DISABLE_ALL",
+        "basic": "ENABLE_BASIC",
+        "extended": "ENABLE_EXTENDED",
+        "layout": "ENABLE_LAYOUT",
+        "all": "ENABLE_ALL",
+    }.items():
         output = tmp_path / f"{level}.onnx"
         optimize(submission, model, level, output)
-        name = constants.get(level, f"ORT_ENABLE_{level.upper()}").removeprefix("ORT_")
-        expected = counted(optimised(model, tmp_path / "expected.onnx", name))
-        expect(
-            counted(output) == expected,
-            called=f"optimize('network.onnx', '{level}', ...)",
-            got=dict(counted(output)),
-            expected=f"{dict(expected)}, which is what ONNX Runtime makes of it at this level",
-            hint="options.graph_optimization_level = LEVELS[level]; all sessions that you compare with: level 'disable'",
-        )
+        expected = counted(optimised(model, tmp_path / "expected.onnx", name))  # what ONNX Runtime itself makes of it
+        called = f"optimize('network.onnx', '{level}', ...): the operators"
+        hint = "options.graph_optimization_level = LEVELS[level]; all sessions that you compare with: level 'disable'"
+        expect_equal(counted(output), expected, called=called, hint=hint)
 
 
 @pytest.mark.points(0.5)
@@ -170,48 +164,48 @@ def test_resnet18_becomes_as_fast_as_it_can(submission, fresh_models_dir, tmp_pa
     """Level `all` makes it 1.4 times faster: a file of `extended`, or the original, is over the limit."""
     model, output = fresh_models_dir / "resnet18.onnx", tmp_path / "resnet18.all.onnx"
     optimize(submission, model, "all", output)
+    called = "optimize('resnet18.onnx', 'all', ...)"
+    expect_same_answers(model, output, called, "input")  # three nodes that answer 0 are the fastest
     model_files.expect_as_fast(
         output,
         optimised(model, tmp_path / "reference.onnx", "ENABLE_ALL"),
-        called="optimize('resnet18.onnx', 'all', ...)",
+        called=called,
         hint="let the session that saves the file optimise at this very level",
     )
+
+
+def expect_same_answers(before: Path, after: Path, called: str, name: str) -> None:
+    """Fail unless two files answer batches of 1, 2 and 5 alike, within AGREEMENT."""
+    sessions = [model_files.open_session(path) for path in (before, after)]
+    for batch in (1, 2, 5):
+        images = np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype(np.float32)
+        expected, got = (session.run(None, {name: images})[0] for session in sessions)
+        difference = abs(got - expected).max() if np.shape(got) == expected.shape else np.nan
+        expect(
+            difference <= AGREEMENT,
+            called=f"{called}: the file on a batch of {batch}",
+            got=f"outputs {difference:.1e} from the original's",
+            expected="at most 1e-4",
+            hint="compare() before os.replace",
+        )
 
 
 @pytest.mark.points(1)
 def test_the_optimised_file_keeps_its_contract(submission, model, tmp_path):
     output = tmp_path / "network.onnx"
     optimize(submission, model, "extended", output)
-    before, after = (model_files.open_session(path) for path in (model, output))
 
-    def contract(session: ort.InferenceSession) -> list:
+    def contract(path: Path) -> dict:
+        session = model_files.open_session(path)
         values = [*session.get_inputs(), *session.get_outputs()]
-        return [(value.name, value.type, value.shape) for value in values]
+        return {
+            "inputs and outputs": [(value.name, value.type, value.shape) for value in values],
+            "metadata": session.get_modelmeta().custom_metadata_map,
+        }
 
-    expect(
-        contract(after) == contract(before),
-        called="inputs and outputs of the optimised file",
-        got=contract(after),
-        expected=f"as in the original: {contract(before)}",
-        hint="ONNX Runtime keeps names and the dynamic batch axis; do not write them again",
-    )
-    expect(
-        after.get_modelmeta().custom_metadata_map == before.get_modelmeta().custom_metadata_map,
-        called="the metadata of the optimised file",
-        got=after.get_modelmeta().custom_metadata_map,
-        expected="as in the original: a service needs the labels",
-        hint="the file as ONNX Runtime writes it has them",
-    )
-    for batch in (1, 2, 5):
-        images = np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype(np.float32)
-        difference = abs(after.run(None, {"pixels": images})[0] - before.run(None, {"pixels": images})[0]).max()
-        expect(
-            difference <= AGREEMENT,
-            called=f"the optimised file on a batch of {batch}",
-            got=f"outputs {difference:.1e} from the original's",
-            expected="at most 1e-4",
-            hint="compare() before os.replace",
-        )
+    hint = "ONNX Runtime keeps names, the dynamic batch axis and the metadata: take the file as it writes it"
+    expect_equal(contract(output), contract(model), called="the optimised file", hint=hint)
+    expect_same_answers(model, output, "optimize('network.onnx', 'extended', ...)", "pixels")
 
 
 @pytest.mark.points(1.5)
@@ -222,24 +216,18 @@ def test_a_model_that_answers_otherwise_replaces_nothing(submission, tmp_path):
     output = tmp_path / "models" / "noisy.optimized.onnx"
     output.parent.mkdir()
     output.write_bytes(b"the model of yesterday")
-    try:
-        got = submission.call(FILE, "optimize", model_path=model, level="extended", output=output)
-    except pytest.fail.Exception as failure:
-        got = str(failure)
+    called = "optimize('noisy.onnx', ...), a model whose answers differ from run to run"
+    hint = "save into a temporary folder, compare, and only then os.replace"
+    given = {"model_path": model, "level": "extended", "output": output}
+    expect_problem(submission, FILE, "optimize", called=called, hint=hint, **given)
     left = {file.name: written.beginning(file, 30) for file in output.parent.iterdir()}
-    expect(
-        isinstance(got, str) and "raised Problem" in got and left == {output.name: b"the model of yesterday"},
-        called="optimize('noisy.onnx', ...), a model whose answers differ from run to run",
-        got=f"{got}; files {left}",
-        expected="a Problem, and the file that was there before, untouched and alone",
-        hint="save into a temporary folder, compare, and only then os.replace",
-    )
+    expect_equal(left, {output.name: b"the model of yesterday"}, called=f"{called}: files left", hint=hint)
 
 
 @pytest.mark.points(1)
 def test_compare_lets_nothing_else_pass(submission, model, tmp_path):
     got = submission.call(FILE, "compare", before=model, after=model)
-    expect(got == 0, called="compare('network.onnx', 'network.onnx')", got=got, expected="0.0", hint="abs(a - b).max()")
+    expect_equal(got, 0, called="compare('network.onnx', 'network.onnx')", hint="abs(a - b).max()")
     for kind, change in {
         "other weights": {"seed": 2},
         "weights 0.1% larger at the end": {"scale": 1.001},
@@ -248,17 +236,10 @@ def test_compare_lets_nothing_else_pass(submission, model, tmp_path):
         "another name for its output": {"output_name": "output"},
         "a batch axis fixed to 1": {"batch": 1},
     }.items():
-        try:
-            got = submission.call(FILE, "compare", before=model, after=network(tmp_path / "other.onnx", **change))
-        except pytest.fail.Exception as failure:
-            got = str(failure)
-        expect(
-            isinstance(got, str) and "raised Problem" in got,
-            called=f"compare('network.onnx', 'other.onnx'), where the other has {kind}",
-            got=got,
-            expected="a Problem",
-            hint="names, types and shapes first; then every batch, with `if not difference <= AGREEMENT`",
-        )
+        called = f"compare('network.onnx', 'other.onnx'), where the other has {kind}"
+        hint = "names, types and shapes first; then every batch, with `if not difference <= AGREEMENT`"
+        given = {"before": model, "after": network(tmp_path / "other.onnx", **change)}
+        expect_problem(submission, FILE, "compare", called=called, hint=hint, **given)
 
 
 @pytest.mark.points(0.5)
@@ -269,13 +250,7 @@ def test_counts_nodes_by_operator(submission, model, tmp_path):
         expected = dict(counted(path))
         if "FusedConv" in expected:
             expected["com.microsoft.FusedConv"] = expected.pop("FusedConv")
-        expect(
-            got == expected,
-            called=f"operators('{path.name}')",
-            got=got,
-            expected=f"{expected}",
-            hint="operator(node) puts the domain in front",
-        )
+        expect_equal(got, expected, called=f"operators('{path.name}')", hint="operator(node) puts the domain in front")
 
 
 @pytest.mark.points(0.5)
@@ -287,44 +262,33 @@ def test_lists_the_fusions_that_happened_and_no_others(submission, tmp_path, nam
     nodes = {node.output[0]: node.op_type for node in onnx.load(after).graph.node}
     assert "i2" not in nodes, "the Identity was meant to go"
     assert "shift" not in nodes, "Neg was meant to be folded"
-    got = submission.call(FILE, "fusions", before=before, after=after)
     expected = [
         {"into": "com.microsoft.FusedConv", "from": ["Conv", "Relu"], "output": "r1"},
         {"into": "Conv", "from": ["Conv", "Mul"], "output": "m5"},
         {"into": "Gemm", "from": ["MatMul", "Add"], "output": "scores"},
     ]
-    expect(
-        got == expected,
-        called="fusions('network.onnx', 'network.extended.onnx')",
-        got=got,
-        expected=f"{expected}",
-        hint="work(old, new): nodes that do the work of two or more, and are not what one of them was",
-    )
-    got = submission.call(FILE, "fusions", before=before, after=before)
-    expect(got == [], called="fusions('network.onnx', 'network.onnx')", got=got, expected="[]", hint="nothing changed")
+    hint = "work(old, new): nodes that do the work of two or more, and are not what one of them was"
+    for file, right in ((after, expected), (before, [])):
+        got = submission.call(FILE, "fusions", before=before, after=file)
+        expect_equal(got, right, called=f"fusions('before.onnx', '{file.name}')", hint=hint)
 
 
 @pytest.mark.points(0.5)
 def test_finds_what_a_change_of_layout_has_swallowed(submission, tmp_path):
     """The graphs are written by hand, as ONNX Runtime makes them where it knows the layout nchwc (Arm does not)."""
-    residual(tmp_path / "before.onnx", blocked=False)
-    residual(tmp_path / "after.onnx", blocked=True)
-    got = submission.call(FILE, "fusions", before=tmp_path / "before.onnx", after=tmp_path / "after.onnx")
+    before, after = (residual(tmp_path / f"{blocked}.onnx", blocked=blocked) for blocked in (False, True))
     expected = [
         {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Relu"], "output": "t1"},
         {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Add"], "output": "t2"},
         {"into": "com.microsoft.nchwc.Conv", "from": ["Conv", "Add", "Relu"], "output": "t3"},
     ]
-    expect(
-        got == expected,
-        called="fusions(before, after), where `after` has the layout nchwc",
-        got=got,
-        expected=f"{expected}",
-        hint="operator() puts the domain in front; ReorderOutput fuses nothing",
-    )
+    got = submission.call(FILE, "fusions", before=before, after=after)
+    called = "fusions(before, after), where `after` has the layout nchwc"
+    hint = "operator() puts the domain in front; ReorderOutput fuses nothing"
+    expect_equal(got, expected, called=called, hint=hint)
 
 
-def residual(path: Path, *, blocked: bool) -> None:
+def residual(path: Path, *, blocked: bool) -> Path:
     """MaxPool, Conv + Relu, Conv + Add, Conv + Add + Relu."""
     here = "com.microsoft.nchwc"
     before = [
@@ -352,6 +316,7 @@ def residual(path: Path, *, blocked: bool) -> None:
     letter = "v" if blocked else "w"
     weights = [numpy_helper.from_array(np.ones((16, 16, 3, 3), np.float32), f"{letter}{i}") for i in (1, 2, 3)]
     onnx.save(helper.make_model(helper.make_graph(nodes, "residual", *values, weights)), path)
+    return path
 
 
 @pytest.mark.points(0.5)
@@ -361,13 +326,9 @@ def test_reports_every_level(submission, tmp_path):
     output = tmp_path / "report"
     arguments = ["--model", model, "--quick", "--rounds", 2, "--threads", 1, "--output", output]
     finished = submission.run(FILE, *arguments, timeout=200, writes=[model.parent])
-    expect(
-        finished.code == 0 and "FusedConv" in finished.output,
-        called=f"python {FILE} --model net.onnx --quick --rounds 2 --threads 1 --output report",
-        got=f"exit code {finished.code}: {finished.output[-600:]}",
-        expected="exit code 0, and a report that names FusedConv",
-        hint="run the same command yourself",
-    )
+    called = f"python {FILE} --model net.onnx --quick --rounds 2 --threads 1 --output report"
+    expected = "and a report that names FusedConv"
+    expect_success(finished, "FusedConv", called=called, expected=expected, hint="run the same command yourself")
     levels = ["disable", "basic", "extended", "layout", "all"]
     files = {f"net.optimized.{level}.onnx" for level in levels} | {"net.onnx", "net.optimized.onnx"}
     assert {file.name for file in model.parent.iterdir()} == files
@@ -398,20 +359,12 @@ def test_what_a_user_gets_wrong_is_one_sentence(submission, model, tmp_path, mis
     (tmp_path / "file").write_text("neither a folder nor a model")
     given = {"model_path": model, "level": "extended", "output": tmp_path / "out.onnx"}
     change, kind, words = {
-        "no model": ({"model_path": tmp_path / "none.onnx"}, "Problem", "There is no model at"),
-        "a file for a folder": ({"output": tmp_path / "file" / "out.onnx"}, "Error", "File exists"),
-        "not a model": ({"model_path": tmp_path / "file"}, "Problem", "cannot be loaded"),
+        "no model": ({"model_path": tmp_path / "none.onnx"}, "Problem", "none.onnx"),
+        "a file for a folder": ({"output": tmp_path / "file" / "out.onnx"}, "Error", "file"),
+        "not a model": ({"model_path": tmp_path / "file"}, "Problem", "file"),
         "an unknown level": ({"level": "extreme"}, "Problem", "extreme"),
     }[mistake]
-    try:
-        got = submission.call(FILE, "optimize", **given | change)
-    except pytest.fail.Exception as failure:
-        got = str(failure)
-    expect(
-        isinstance(got, str) and "raised" in got and kind in got and words in got,
-        called=f"optimize() with {mistake}",
-        got=got,
-        expected=f"a {kind} that says {words!r}",
-        hint="open_session() says it for a model; OSError is main()'s to turn into a sentence",
-    )
+    hint = "open_session() says it for a model; OSError is main()'s to turn into a sentence"
+    kwargs = {"called": f"optimize() with {mistake}", "hint": hint, "kind": kind}
+    expect_problem(submission, FILE, "optimize", words, **kwargs, **given | change)
     assert [file.name for file in tmp_path.iterdir()] == ["file"], "nothing left behind"

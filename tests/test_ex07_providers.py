@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 import pytest
-from scripts import expect_one_sentence, expect_success
+from scripts import expect_equal, expect_one_sentence, expect_problem, expect_success
 from small_models import small_model
 
 from course.harness.submission import Submission
@@ -52,15 +52,9 @@ def outcome(submission: Submission, model: Path, wanted: list[str]) -> tuple[str
 
 @pytest.mark.points(1)
 def test_lists_the_providers(submission):
-    got = submission.call(FILE, "providers")
     expected = {"all": ort.get_all_providers(), "available": ort.get_available_providers()}
-    expect(
-        got == expected,
-        called="providers()",
-        got=got,
-        expected=f"{expected}",
-        hint="ONNX Runtime has one function for each of the two lists; keep its order",
-    )
+    hint = "ONNX Runtime has one function for each of the two lists; keep its order"
+    expect_equal(submission.call(FILE, "providers"), expected, called="providers()", hint=hint)
 
 
 @pytest.mark.points(2)
@@ -70,28 +64,14 @@ def test_says_which_provider_runs_the_model(submission, model):
         wanted = list(dict.fromkeys([first, CPU]))
         called, got = outcome(submission, model, wanted)
         nodes = true_nodes(model, wanted)
-        expect(
-            isinstance(got["nodes"], dict) and {name: n for name, n in got["nodes"].items() if n} == nodes,
-            called=called,
-            got=f"nodes: {got['nodes']}",
-            expected=f"{nodes}; a provider that runs none has 0 or is left out",
-            hint="session.get_provider_graph_assignment_info() lists parts of the graph, each with its nodes",
-        )
-        expect(
-            got["chosen"] == true_choice(model, wanted),
-            called=called,
-            got=f"chosen: {got['chosen']!r}, nodes: {got['nodes']}",
-            expected=f"{true_choice(model, wanted)!r}",
-            hint="session.get_providers()[0] was registered first; the one that counts runs the nodes",
-        )
+        counts = {name: n for name, n in got["nodes"].items() if n} if isinstance(got["nodes"], dict) else got["nodes"]
+        hint = "session.get_provider_graph_assignment_info() lists parts of the graph, each with its nodes"
+        expect_equal(counts, nodes, called=f"{called}: nodes; one that runs none has 0 or is left out", hint=hint)
+        hint = "session.get_providers()[0] was registered first; the one that counts runs the nodes"
+        expect_equal(got["chosen"], true_choice(model, wanted), called=f"{called}: chosen", hint=hint)
         idle = {name for name in wanted if name not in nodes}
-        expect(
-            set(got["not_taken"]) == idle,
-            called=called,
-            got=f"not_taken: {got['not_taken']}",
-            expected=f"{idle or 'none'}: the wanted ones that run no node",
-            hint="a reason for each wanted provider whose count is 0",
-        )
+        hint = "a reason for each wanted provider whose count is 0"
+        expect_equal(set(got["not_taken"]), idle, called=f"{called}: not_taken", hint=hint)
 
 
 @pytest.mark.points(1)
@@ -145,7 +125,14 @@ def test_an_unknown_provider_is_one_sentence(submission, model, names, meant):
     assert "VitisAIExecutionProvider" not in finished.output.splitlines()[-1], "it lists names that nobody meant"
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
+def test_no_provider_is_one_sentence(submission, model):
+    """ONNX Runtime takes the CPU, without a word."""
+    given, hint = {"model_path": model, "wanted": []}, "require_known(wanted) comes first"
+    expect_problem(submission, FILE, "outcome", called="outcome('small.onnx', [])", hint=hint, **given)
+
+
+@pytest.mark.points(0.5)
 def test_a_missing_or_broken_model_is_one_sentence(submission, tmp_path):
     (tmp_path / "note.onnx").write_text("This is a note, not a model.\n" * 100)
     for name in ("nowhere.onnx", "note.onnx"):

@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from socket import socket
 
@@ -21,6 +22,7 @@ from image_builds import (
     container,
     make_context,
 )
+from scripts import expect_equal
 
 from course import ROOT
 from course.base import docker
@@ -67,20 +69,14 @@ def images(submission, context):
 @pytest.fixture(scope="module")
 def containers(images):
     """One container of each image, left running for the tests that only ask it something."""
-    started: dict[str, docker.Container] = {}
-    open_ones = []
+    with ExitStack() as running:
 
-    def of(kind: str) -> docker.Container:
-        if kind not in started:
-            one = container(images(kind), "--cpus=1")
-            started[kind] = one.__enter__()
-            open_ones.append(one)
-            ready(started[kind])
-        return started[kind]
+        @cache
+        def of(kind: str) -> docker.Container:
+            ready(one := running.enter_context(container(images(kind), "--cpus=1")))
+            return one
 
-    yield of
-    for one in open_ones:
-        one.__exit__(None, None, None)
+        yield of
 
 
 def ready(container: docker.Container, **options) -> None:
@@ -139,6 +135,10 @@ def test_an_image_holds_what_runs_and_nothing_of_what_built_it(kind, images):
         "models that it does not run": rf"/resnet18\.{other_model}$",
     }
     assert_holds(images(kind), f"{kind} image", needed="serving/inference.py", unwanted=unwanted)
+    if kind == "onnx":
+        told = "ORT_DISABLE_TELEMETRY=1" in docker.inspect(images(kind))["Config"]["Env"]
+        hint = "ENV ORT_DISABLE_TELEMETRY=1 in the last stage: ONNX Runtime reports its use otherwise"
+        expect_equal(told, True, called="docker inspect: whether Env holds ORT_DISABLE_TELEMETRY=1", hint=hint)
 
 
 @pytest.mark.points(1)
@@ -199,7 +199,10 @@ def test_what_a_user_can_get_wrong_ends_with_one_sentence(kind, images):
         "There is no model at /nowhere": (["--publish=3000"], ["/nowhere/model.onnx"]),
         "is taken": (["--network=host"], []),
     }
-    with listening() as port:
+    with socket() as listener:  # a port that is taken
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         for sentence, (options, arguments) in cases.items():
             run = (images(kind), *options, f"--env=PORT={port}")
             with container(*run, arguments=tuple(arguments), publish=False) as running:
@@ -213,37 +216,31 @@ def test_what_a_user_can_get_wrong_ends_with_one_sentence(kind, images):
             )
 
 
-@contextmanager
-def listening():
-    """A port of this machine that is taken."""
-    with socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
+def refusal(submission, kind: str, context: Path, built: str, cuda: str = "") -> str:
+    """What Docker says of a build that must fail. Fails the test with the sentence `built` where there is an image."""
+    try:
+        docker.remove(build(submission, kind, context, cuda=cuda))
+    except Problem as problem:
+        return str(problem)
+    fail(built)
 
 
 @EACH
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("cuda", ["yes", "True"])
 def test_a_misspelt_cuda_is_refused(kind, cuda, images, submission, context):
-    try:
-        tag = build(submission, kind, context, cuda=cuda)
-    except Problem as problem:
-        said = str(problem)
-        docker_said = said.partition("\n")[2]
-        expect(
-            "Still to do" not in said and cuda in docker_said,
-            called=f"docker build --build-arg CUDA={cuda}, {kind}",
-            got=docker_said,
-            expected="a failed build whose message names the value",
-            hint='RUN case "$CUDA" in true|"") ;; *) echo ... >&2; exit 1 ;; esac',
-        )
-    else:
-        docker.remove(tag)
-        fail(
-            f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it,"
-            " in a stage that declares ARG CUDA: in every other one, $CUDA is empty."
-        )
+    built = (
+        f"docker build --build-arg CUDA={cuda} built an image, of {kind}: with CUDA, or without? Refuse it,"
+        " in a stage that declares ARG CUDA: in every other one, $CUDA is empty."
+    )
+    docker_said = (said := refusal(submission, kind, context, built, cuda)).partition("\n")[2]
+    expect(
+        "Still to do" not in said and cuda in docker_said,
+        called=f"docker build --build-arg CUDA={cuda}, {kind}",
+        got=docker_said,
+        expected="a failed build whose message names the value",
+        hint='RUN case "$CUDA" in true|"") ;; *) echo ... >&2; exit 1 ;; esac',
+    )
 
 
 @pytest.mark.points(2)
@@ -269,53 +266,49 @@ def test_the_image_with_cuda_holds_the_provider_and_all_that_it_loads(images):
     )
 
 
+def changed(context: Path, folder: Path, file: str, text: str) -> Path:
+    """A copy of the context in which one file holds this text."""
+    shutil.copytree(context, folder, copy_function=shutil.copy2)
+    (folder / file).write_text(text)
+    return folder
+
+
 @pytest.mark.points(1)
 def test_a_build_for_cuda_fails_where_there_is_no_cuda_in_it(submission, images, context, tmp_path):
     """The trap of exercise 08: all that is wrong is the package, everything builds, and runs, on the CPU."""
     images("onnx")
-    folder = tmp_path / "context"
-    shutil.copytree(context, folder, copy_function=shutil.copy2)
-    lists = folder / "dockerfiles" / "requirements"
-    shutil.copy(lists / "onnx.txt", lists / "onnx-cuda.txt")
-    try:
-        docker.remove(build(submission, "onnx", folder, cuda="true"))
-    except Problem as problem:
-        said = str(problem)
-        expect(
-            "CUDA" in said and "Still to do" not in said,
-            called="docker build --build-arg CUDA=true, with the package onnxruntime instead of onnxruntime-gpu",
-            got=said,
-            expected="a build that fails, and says that there is no CUDA in it",
-            hint='RUN python -m serving.inference_check models/resnet18.onnx "$CUDA"',
-        )
-    else:
-        fail(
-            "CUDA=true with the package onnxruntime instead of onnxruntime-gpu builds an image that can never use a GPU."
-            ' End the build with RUN python -m serving.inference_check models/resnet18.onnx "$CUDA", in a stage that'
-            " declares ARG CUDA: in every other one, $CUDA is empty."
-        )
+    without = (context / "dockerfiles" / "requirements" / "onnx.txt").read_text()
+    folder = changed(context, tmp_path / "context", "dockerfiles/requirements/onnx-cuda.txt", without)
+    check = 'RUN python -m serving.inference_check models/resnet18.onnx "$CUDA"'
+    built = (
+        "CUDA=true with the package onnxruntime instead of onnxruntime-gpu builds an image that can never use a GPU."
+        f" End the build with {check}, in a stage that declares ARG CUDA: in every other one, $CUDA is empty."
+    )
+    said = refusal(submission, "onnx", folder, built, "true")
+    expect(
+        "CUDA" in said and "Still to do" not in said,
+        called="docker build --build-arg CUDA=true, with the package onnxruntime instead of onnxruntime-gpu",
+        got=said,
+        expected="a build that fails, and says that there is no CUDA in it",
+        hint=check,
+    )
 
 
 @pytest.mark.points(1)
 def test_the_build_of_pytorchs_image_ends_with_the_check(submission, images, context, tmp_path):
     """A check that always fails takes the place of the real one: gigabytes of CUDA need not be downloaded for it."""
     images("pytorch")
-    folder = tmp_path / "context"
-    shutil.copytree(context, folder, copy_function=shutil.copy2)
     told = "import sys\nsys.exit(f'the check was asked for {sys.argv[1:]}')\n"
-    (folder / "serving" / "inference_check.py").write_text(told)
-    try:
-        docker.remove(build(submission, "pytorch", folder))
-    except Problem as problem:
-        expect(
-            "the check was asked for" in str(problem) and "resnet18.pt2" in str(problem),
-            called="docker build, with a serving/inference_check.py that fails",
-            got=str(problem),
-            expected="a build that fails because of it",
-            hint='RUN python -m serving.inference_check models/resnet18.pt2 "$CUDA"',
-        )
-    else:
-        fail('The build does not run the check: RUN python -m serving.inference_check models/resnet18.pt2 "$CUDA".')
+    folder = changed(context, tmp_path / "context", "serving/inference_check.py", told)
+    check = 'RUN python -m serving.inference_check models/resnet18.pt2 "$CUDA"'
+    said = refusal(submission, "pytorch", folder, f"The build does not run the check: {check}.")
+    expect(
+        "the check was asked for" in said and "resnet18.pt2" in said,
+        called="docker build, with a serving/inference_check.py that fails",
+        got=said,
+        expected="a build that fails because of it",
+        hint=check,
+    )
 
 
 @EACH

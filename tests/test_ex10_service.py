@@ -11,23 +11,31 @@ import image_service
 import numpy as np
 import pytest
 import under_load
-from bad_input import BAD_IMAGES, BAD_JSON, BAD_TENSORS, CAT, COFFEE, IMAGES
+from bad_input import CAT, COFFEE, MEDIUM
 from bentoml.exceptions import BentoMLException
+from image_api import (  # noqa: F401
+    test_classify_answers_the_five_best_labels,
+    test_classify_refuses_what_is_no_image,
+    test_classify_takes_every_kind_of_image,
+    test_classify_takes_what_curl_sends,
+    test_each_caller_gets_the_answer_to_their_own_image,
+    test_predict_answers_the_models_logits,
+    test_predict_refuses_bad_json,
+    test_predict_refuses_bad_tensors,
+    test_predict_takes_a_batch_of_any_numeric_type,
+    test_refuses_a_body_over_the_limit,
+    test_refuses_forms,
+)
+from noted import Notes, assert_opens_its_model_once
 from PIL import Image
 
-from course import ROOT
 from course.base.processes import free_port
 from course.harness import http
 from course.harness.submission import Submission
 from course.harness.verdicts import expect
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
-
-
-@pytest.fixture(scope="module")
-def own_models(fresh_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose model the last test replaces."""
-    return under_load.own_copy(fresh_models_dir, tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("unfinished")  # from the first test on
 
 
 @contextmanager
@@ -53,33 +61,35 @@ def proxy() -> Iterator[tuple[int, list]]:
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, own_models: Path, proxy: tuple[int, list]):
-    env = {"MODELS_DIR": str(own_models), "HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}
-    with submission.serve(SERVICE, env=env) as running:
+def server(submission: Submission, notes: Notes, proxy: tuple[int, list]):
+    with submission.serve(SERVICE, env=notes.env | {"HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}) as running:
         yield running
 
 
-# ------------------------------------------------------------------------------ the tensor API
+# ------------------------------------------------------------------------------ what only this exercise asks
+
+
+@pytest.mark.points(2)
+def test_opens_the_model_once(server, notes):
+    """For each worker, not for each request."""
+    assert_opens_its_model_once(server, notes, "ImageClassifierService")
 
 
 @pytest.mark.points(1.5)
-def test_predict_answers_the_models_logits(server, session):
-    image_service.assert_predicts(
-        server, session, image_service.tensor(CAT), "POST /predict with one preprocessed photograph as JSON"
-    )
+def test_refuses_more_than_it_holds(server):
+    under_load.assert_answers_overload(server, MEDIUM)
 
 
 @pytest.mark.points(0.5)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
-def test_predict_takes_a_batch_of_any_numeric_type(server, session, dtype):
-    images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224)).astype(dtype)
-    called = f"SyncHTTPClient(url).predict(image={dtype} array of shape (5, 3, 224, 224))"
+def test_predict_takes_an_array_from_bentomls_client(server, model):
+    images = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype("float32")
+    called = "SyncHTTPClient(url).predict(image=float32 array of shape (2, 3, 224, 224))"
     try:
         with BentoClient(server.url, timeout=60) as client:
             got = client.predict(image=images)
     except (BentoMLException, AttributeError, TypeError) as error:
         got = error
-    image_service.assert_logits(got, session.run(None, {"input": images.astype("float32")})[0], called, server)
+    image_service.assert_logits(got, model.run(None, {"input": images})[0], called, server)
 
 
 class BentoClient(bentoml.SyncHTTPClient):
@@ -88,87 +98,20 @@ class BentoClient(bentoml.SyncHTTPClient):
     client_cls = http.Client
 
 
-# ------------------------------------------------------------------------------ the image API
-
-
-@pytest.mark.points(1)
-@pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
-def test_classify_answers_the_five_best_labels(server, session, image):
-    image_service.assert_classifies(server, session, image)
-
-
-@pytest.mark.points(0.5)
-def test_classify_says_where_the_weights_came_from(server):
-    got = server.request("POST", "/classify", content=CAT.read_bytes()).json()
-    expect(
-        isinstance(got, dict) and got.get("weights") == "random seed 7",
-        called="POST /classify with cat.png",
-        got=got,
-        expected='{"predictions": [...], "weights": "random seed 7"}: who sees these labels must know where they came from',
-        hint=f"weights(session) reads it from the model's metadata.{server.last_words()}",
-    )
-
-
 @pytest.mark.points(0.25)
-@pytest.mark.parametrize("kind", IMAGES)
-def test_classify_takes_every_kind_of_image(server, session, kind):
-    image_service.assert_classifies(server, session, kind)
-
-
-# ------------------------------------------------------------------------------ bad input
-
-
-@pytest.mark.points(0.1)
-@pytest.mark.parametrize("kind", BAD_TENSORS)
-def test_predict_refuses_bad_tensors(server, kind):
-    image_service.assert_refused(
-        server,
-        f"POST /predict with {kind.replace('_', ' ')}",
-        image_service.post_json(server, image_service.bad_tensor(kind)),
-    )
-
-
-@pytest.mark.points(0.1)
-@pytest.mark.parametrize("kind", BAD_JSON)
-def test_predict_refuses_bad_json(server, kind):
-    hint = "BentoML does this where `image` is a declared argument."
-    image_service.assert_refuses_json(server, kind, BAD_JSON[kind], hint)
-    image_service.assert_still_serves(server, "after bad JSON")
-
-
-@pytest.mark.points(0.2)
-@pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_classify_refuses_what_is_no_image(server, kind):
-    image_service.assert_refuses_bad_image(server, kind)
-
-
-@pytest.mark.points(0.5)
-@pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
-@pytest.mark.parametrize(("path", "megabytes"), [("/classify", 11), ("/predict", 65)], ids=["classify", "predict"])
-def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
-    """10 MiB for an image, 64 MiB for a tensor; whether or not the caller says beforehand how long it is."""
-    image_service.assert_refuses_too_much(server, path, megabytes, announced)
-
-
-@pytest.mark.points(0.1)
 @pytest.mark.parametrize("path", ["/predict", "/classify"])
-@pytest.mark.parametrize(
-    "content_type", ["multipart/form-data", "multipart/form-data; boundary=x", "application/vnd.bentoml+pickle"]
-)
-def test_refuses_forms_and_pickles(server, path, content_type):
-    image_service.assert_still_serves(server, "before that")
-    response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
-    expect(
-        response.status_code in (400, 415),
-        called=f"POST {path} with the content type {content_type}",
-        got=f"{response.status_code} {response.text[:300]}",
-        expected="415 (or 400)",
-        hint="add_asgi_middleware(RequestLimits, ...) refuses forms before BentoML parses them",
+def test_refuses_pickles(server, path):
+    """To load a pickle is to run what its sender wrote."""
+    headers = {"content-type": "application/vnd.bentoml+pickle"}
+    response = server.request("POST", path, content=CAT.read_bytes(), headers=headers)
+    called, right = f"POST {path} with a pickle", response.status_code in (400, 415)
+    image_service.expect_answer(
+        server, response, right, called, "415 (or 400)", "an entry service of BentoML refuses it"
     )
-    image_service.assert_still_serves(server, f"after a body of type {content_type}")
+    image_service.assert_still_serves(server, "after a pickle")
 
 
-@pytest.mark.points(1)
+@pytest.mark.points(1.5)
 def test_never_fetches_a_url_for_a_caller(server, proxy):
     """An address inside the server's network is a secret that a caller must not reach through it, nor any other.
 
@@ -195,7 +138,7 @@ def test_never_fetches_a_url_for_a_caller(server, proxy):
 # ------------------------------------------------------------------------------ start and stop
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(0.75)
 @pytest.mark.parametrize("kind", ["missing", "broken"])
 def test_does_not_start_without_a_model(submission, tmp_path, kind):
     if kind == "broken":
@@ -204,63 +147,48 @@ def test_does_not_start_without_a_model(submission, tmp_path, kind):
 
 
 @pytest.mark.points(0.5)
-def test_serves_without_torch(submission, fresh_models_dir, tmp_path):
-    """An import of torch or torchvision finds these modules instead, which end the program."""
-    for name in ("torch", "torchvision"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported while serving')")
-    poisoned = {"MODELS_DIR": str(fresh_models_dir), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with submission.serve(SERVICE, env=poisoned) as server:
+def test_serves_without_torch(submission, small_models_dir, tmp_path):
+    with submission.serve(SERVICE, env=image_service.without_torch(tmp_path, small_models_dir)) as server:
         image_service.assert_still_serves(server, "where torch and torchvision cannot be imported")
 
 
 # ------------------------------------------------------------------------------ the client
 
 
-@pytest.mark.points(1)
-def test_client_prints_the_labels(submission, server, session):
-    finished = submission.run(CLIENT, CAT, COFFEE, "--url", server.url)
-    wanted = [image_service.best_five(session, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
+def assert_client(submission: Submission, images: list[Path], url: str, ok: bool, says: list[str], hint: str) -> None:
+    finished = submission.run(CLIENT, *images, "--url", url)
+    said = all(words.lower() in finished.output.lower() for words in says) and "Traceback" not in finished.output
     expect(
-        finished.code == 0 and all(text in finished.output for text in [*wanted, "cat.png", "coffee.png", "RANDOM"]),
-        called=f"python ex10_client.py cat.png coffee.png --url {server.url}",
+        said and (finished.code == 0) == ok,
+        called=f"python ex10_client.py {' '.join(image.name for image in images)} --url {url}",
         got=f"exit code {finished.code}: {finished.output[-600:]}",
-        expected=f"a table with both files and labels such as {wanted}, and a warning that the weights are RANDOM",
-        hint="ask(): yield name, client.classify(image)",
+        expected=f"{'exit code 0' if ok else 'a non-zero exit code'}, and an output that holds {says}",
+        hint=hint,
     )
+
+
+@pytest.mark.points(1.5)
+def test_client_prints_the_labels(submission, server, model):
+    """And warns of random weights."""
+    best = [image_service.best_five(model, Image.open(image).convert("RGB"))[0]["label"] for image in (CAT, COFFEE)]
+    says, hint = [*best, "cat.png", "coffee.png", "random"], "ask(): yield name, client.classify(image)"
+    assert_client(submission, [CAT, COFFEE], server.url, True, says, hint)
 
 
 @pytest.mark.points(0.5)
 def test_client_says_what_to_do_when_nothing_listens(submission):
-    finished = submission.run(CLIENT, CAT, "--url", f"http://127.0.0.1:{free_port()}")
-    expect(
-        finished.code != 0 and "make serve" in finished.output and "Traceback" not in finished.output,
-        called="python ex10_client.py cat.png --url (a port where nothing listens)",
-        got=f"exit code {finished.code}: {finished.output[-500:]}",
-        expected="a non-zero exit code and a sentence that says to start the service with `make serve`",
-        hint="ask(): catch only BentoMLException; main() does the rest",
-    )
+    url, hint = f"http://127.0.0.1:{free_port()}", "ask(): catch only BentoMLException; main() does the rest"
+    assert_client(submission, [CAT], url, False, ["make serve"], hint)
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(1)
 def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_path):
     (tmp_path / "note.txt").write_text("not an image")
-    finished = submission.run(CLIENT, tmp_path / "note.txt", CAT, "--url", server.url)
-    expect(
-        finished.code != 0
-        and "cat.png" in finished.output
-        and "note.txt" in finished.output
-        and "Traceback" not in finished.output,
-        called="python ex10_client.py note.txt cat.png",
-        got=f"exit code {finished.code}: {finished.output[-500:]}",
-        expected="a non-zero exit code, cat.png's labels, and a sentence that note.txt was refused",
-        hint="ask(): catch BentoMLException for each file, and yield the reason of a refusal",
-    )
-
-
-# ------------------------------------------------------------------------------ once
+    hint = "ask(): catch BentoMLException for each file, and yield the reason of a refusal"
+    says = ["cat.png", "note.txt", "not an image"]
+    assert_client(submission, [tmp_path / "note.txt", CAT], server.url, False, says, hint)
 
 
 @pytest.mark.points(0.5)
-def test_loads_the_model_once(server, own_models):
-    """Not for each request: another file in the model's place changes no answer. The last test: the file is replaced."""
-    under_load.assert_unharmed_by_a_new_model(server, own_models)
+def test_ends_a_request_after_30_s(unfinished):
+    unfinished.assert_ended()

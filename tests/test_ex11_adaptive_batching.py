@@ -3,39 +3,31 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import image_service
-import locust_runs
 import numpy as np
 import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import BAD_NPY, CAT, COFFEE, npy
-from PIL import Image
+from image_api import (  # noqa: F401
+    test_classify_answers_the_five_best_labels,
+    test_predict_answers_the_models_logits,
+)
+from locust_runs import (  # noqa: F401
+    test_the_locust_file_counts_refusals_as_failures,
+    test_the_locust_file_neither_waits_nor_prepares_between_requests,
+    test_the_locust_file_sends_each_payload,
+)
 
 from course.harness.load import Answer, at_once, tally
 from course.harness.server import Server
-from course.harness.submission import Submission
 from course.harness.verdicts import expect
-from serving.images import preprocess
 
 SERVICE = "ex11_adaptive_batching.py"
 LIMIT = 32
+CHECK = "as_batch or read_npy in the annotation of the argument, which is read before the queue"
 USERS = 200
-
-
-@pytest.fixture(scope="module")
-def server(submission: Submission, small_models_dir: Path):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir)}) as running:
-        yield running
-
-
-@pytest.fixture
-def working(server: Server) -> Server:
-    """The server, once it classifies at all: what comes next would wait long for one that does not."""
-    image_service.assert_still_serves(server, "before the load")
-    return server
 
 
 def as_json(images: np.ndarray) -> bytes:
@@ -53,13 +45,9 @@ def assert_answers_logits(
     server: Server, session: ort.InferenceSession, images: np.ndarray, answers: list[Answer], called: str
 ) -> None:
     """Each answer holds the logits of its own images."""
-    expect(
-        all(one.status == 200 for one in answers),
-        called=called,
-        got=tally(answers),
-        expected="200 for every one",
-        hint=f"run the session on the whole batch.{server.last_words()}",
-    )
+    hint = "max_latency_ms is the time after which requests are cancelled with 503: let it be long. "
+    hint += 'traffic={"max_concurrency": 256} lets all of them in'
+    under_load.assert_all_served(server, answers, called, hint)
     got = np.concatenate([np.array(json.loads(one.text)) for one in answers])
     image_service.assert_logits(got, session.run(None, {"input": images})[0], called, server)
 
@@ -92,47 +80,33 @@ class Batches:
 # ------------------------------------------------------------------------------ one caller
 
 
-@pytest.mark.points(1)
-def test_predict_answers_the_models_logits(server, small_session):
-    images = image_service.tensor(CAT, COFFEE)
-    image_service.assert_predicts(
-        server, small_session, images, "POST /predict with two preprocessed photographs as JSON"
-    )
-
-
 @pytest.mark.points(0.5)
 @pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "fortran"])
-def test_predict_npy_takes_a_npy_file(server, small_session, kind):
+def test_predict_npy_takes_a_npy_file(server, model, kind):
     """Of any numeric type, and with the first axis varying fastest, as MATLAB and some NumPy functions leave it."""
     images = np.random.default_rng(0).integers(0, 4, size=(5, 3, 224, 224))
     array = np.asfortranarray(images, "float32") if kind == "fortran" else images.astype(kind)
     called = f"POST /predict_npy with a {kind} array of shape (5, 3, 224, 224)"
-    image_service.assert_predicts(server, small_session, images, called, npy(array))
-
-
-@pytest.mark.points(0.5)
-@pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
-def test_classify_answers_the_five_best_labels(server, small_session, image):
-    image_service.assert_classifies(server, small_session, image)
+    image_service.assert_predicts(server, model, images, called, npy(array))
 
 
 # ------------------------------------------------------------------------------ many callers
 
 
-@pytest.mark.points(2.5)
-def test_each_caller_gets_the_answer_to_their_own_images(working, small_session):
+@pytest.mark.points(3)
+def test_each_caller_gets_the_answer_to_their_own_images(working, model):
     """1 to 16 images from each of 16 callers, 136 in all: batches are joined, split at their limit, and taken apart."""
     sizes = np.random.default_rng(0).permutation(np.arange(1, 17))
     images = np.split(different_images(136), np.cumsum(sizes)[:-1])
     answers = at_once(working, "/predict_npy", [npy(own) for own in images], users=16)
     for own, answer in zip(images, answers, strict=True):
         called = f"POST /predict_npy with {len(own)} images, while 15 others send theirs"
-        assert_answers_logits(working, small_session, own, [answer], called)
+        assert_answers_logits(working, model, own, [answer], called)
 
 
 @pytest.mark.points(1.5)
 @pytest.mark.parametrize(("api", "encode"), [("predict", as_json), ("predict_npy", npy)], ids=["json", "npy"])
-def test_a_bad_request_harms_no_neighbour(working, small_session, api, encode):
+def test_a_bad_request_harms_no_neighbour(working, model, api, encode):
     """It is refused before the queue: the metric counts the good ones alone."""
     good = different_images(16)
     bad = [encode(np.zeros((1, 3, 224, 223))), encode(np.full((1, 3, 224, 224), np.nan)), encode(np.zeros((17, 1)))]
@@ -140,42 +114,30 @@ def test_a_bad_request_harms_no_neighbour(working, small_session, api, encode):
     batches = Batches(working, api)
     answers = at_once(working, f"/{api}", bodies, users=32)
     called = f"16 good and 16 bad POST /{api} at once"
-    expect(
-        [one.status for one in answers] == [200, 400] * 16,
-        called=called,
-        got=tally(answers),
-        expected="16 x 200, 16 x 400",
-        hint=f"check in the annotation of the argument, which is read before the queue.{working.last_words()}",
-    )
-    assert_answers_logits(working, small_session, good, answers[::2], called)
+    right, hint = [one.status for one in answers] == [200, 400] * 16, f"{CHECK}.{working.last_words()}"
+    expect(right, called=called, got=tally(answers), expected="16 x 200, 16 x 400", hint=hint)
+    assert_answers_logits(working, model, good, answers[::2], called)
     queued, _, _ = batches.read()
+    got = f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum"
+    called = f"{called}, then GET /metrics"
     expect(
-        queued == 16,
-        called=f"{called}, then GET /metrics",
-        got=f"{queued} requests of {api} in bentoml_service_adaptive_batch_size_sum",
-        expected="16: the good ones",
-        hint=f"@bentoml.api(batchable=True, ...); as_batch or read_npy in the annotation.{working.last_words()}",
+        queued == 16, called=called, got=got, expected="16: the good ones", hint=f"@bentoml.api(**BATCHING); {CHECK}"
     )
 
 
-@pytest.mark.points(2)
-def test_batches_form_and_stay_within_the_limit(working):
+@pytest.mark.points(3)
+def test_batches_form_and_stay_within_the_limit(working, model):
     """With one image a request, requests are rows, so the metric, which counts requests, proves both.
 
-    On a white image the model takes a tenth of a second: meanwhile, requests gather.
+    On images that are nearly white the model takes a tenth of a second: meanwhile, requests gather.
     """
-    body = npy(preprocess(Image.new("RGB", (224, 224), "white")))
+    images = np.random.default_rng(0).uniform(1.8, 2.2, size=(4, 3, 224, 224)).round(3).astype("float32")
+    bodies = [npy(one[np.newaxis]) for one in images] * ((USERS + 100) // 4)
     batches = Batches(working, "predict_npy")
-    answers = at_once(working, "/predict_npy", [body] * (USERS + 100), users=USERS)
-    called = f"{len(answers)} x POST /predict_npy from {USERS} users at once"
-    expect(
-        {one.status for one in answers} == {200},
-        called=called,
-        got=tally(answers),
-        expected="200 for every one",
-        hint="max_latency_ms is the time after which requests are cancelled with 503: let it be long. "
-        f'traffic={{"max_concurrency": 256}} lets all of them in.{working.last_words()}',
-    )
+    answers = at_once(working, "/predict_npy", bodies, users=USERS)
+    called = f"{len(answers)} x POST /predict_npy from {USERS} users at once, four images in turn"
+    for number, image in enumerate(images):
+        assert_answers_logits(working, model, np.stack([image] * (len(answers) // 4)), answers[number::4], called)
     queued, number, within = batches.read()
     expect(
         queued == len(answers) and number == within and number <= queued / 4,
@@ -186,19 +148,16 @@ def test_batches_form_and_stay_within_the_limit(working):
     )
 
 
-@pytest.mark.points(1)
-def test_batching_can_be_switched_off_to_compare(submission, working, small_models_dir, small_session):
+@pytest.mark.points(1.5)
+def test_batching_can_be_switched_off_to_compare(submission, working, small_models_dir, model):
     images = different_images(8)
     with submission.serve(SERVICE, env={"MODELS_DIR": str(small_models_dir), "BATCHING": "0"}) as server:
         answers = at_once(server, "/predict_npy", [npy(one[np.newaxis]) for one in images], users=8)
-        assert_answers_logits(server, small_session, images, answers, "BATCHING=0: POST /predict_npy")
-        expect(
-            "adaptive_batch_size_count" not in server.request("GET", "/metrics").text,
-            called="BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics",
-            got="a count of batches",
-            expected="no bentoml_service_adaptive_batch_size: every request runs by itself",
-            hint="@bentoml.api(**BATCHING), where BATCHING is empty",
-        )
+        assert_answers_logits(server, model, images, answers, "BATCHING=0: POST /predict_npy")
+        off = "adaptive_batch_size_count" not in server.request("GET", "/metrics").text
+        called, wanted = "BATCHING=0 bentoml serve ..., POST /predict_npy, GET /metrics", "every request runs by itself"
+        hint = "@bentoml.api(**BATCHING), where BATCHING is empty"
+        expect(off, called=called, got="a count of batches", expected=wanted, hint=hint)
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -209,55 +168,8 @@ def test_predict_refuses_bad_tensors(server):
     image_service.assert_refuses_bad_tensors(server)
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(1)
 def test_predict_npy_refuses_what_is_no_batch_of_images(server):
     for kind, body in BAD_NPY.items():
         response = server.request("POST", "/predict_npy", content=body)
         image_service.assert_refused(server, f"POST /predict_npy with {kind.replace('_', ' ')}", response)
-
-
-@pytest.mark.points(0.5)
-def test_classify_refuses_what_is_no_image(server):
-    image_service.assert_refuses_bad_images(server)
-
-
-# ------------------------------------------------------------------------------ the load
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_sends_each_payload(submission):
-    locust_runs.assert_sends_each_payload(submission)
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_neither_waits_nor_prepares_between_requests(submission):
-    locust_runs.assert_does_not_wait(submission)
-
-
-@pytest.mark.points(1)
-def test_the_locust_file_counts_refusals_as_failures(submission):
-    locust_runs.assert_counts_refusals(submission)
-
-
-# ------------------------------------------------------------------------------ trouble
-
-
-@pytest.mark.points(0.5)
-def test_survives_a_killed_worker(server):
-    under_load.assert_survives_a_killed_worker(server)
-
-
-@pytest.mark.points(0.5)
-def test_refuses_more_than_it_holds(server):
-    under_load.assert_answers_overload(server)
-
-
-@pytest.mark.points(0.5)
-def test_is_unharmed_by_a_new_model(server, small_models_dir):
-    """After all that ask what the first model answers: a worker that starts later serves the new one."""
-    under_load.assert_unharmed_by_a_new_model(server, small_models_dir)
-
-
-@pytest.mark.points(0.5)
-def test_finishes_what_it_accepted_when_it_is_stopped(server):
-    under_load.assert_finishes_on_sigterm(server)

@@ -2,17 +2,24 @@
 
 import composed_service
 import httpx
-import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT
-from image_service import assert_classifies, assert_refuses_bad_images
+from composed_service import (  # noqa: F401
+    assert_listens_while,
+    test_each_of_400_requests_gets_the_answer_to_its_own_image,
+    test_listens_while_an_image_is_decoded,
+    test_refuses_in_one_sentence,
+)
+from image_service import assert_classifies
+from noted import assert_opens_its_model_once
 from small_models import small_models
 
 from course.harness import http
 from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
+pytestmark = pytest.mark.usefixtures("unfinished")  # from the first test on
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +27,10 @@ def folder(tmp_path_factory):
     return small_models(tmp_path_factory.mktemp("models"), resnet18={"white": "slow"})
 
 
-@pytest.fixture(scope="module")
-def server(submission, folder):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(folder)}) as running:
-        yield running
-
-
 @pytest.mark.points(1)
 @pytest.mark.parametrize("kind", ["rgba", "sixteen_bit", "exif_rotated"])
-def test_classify_answers_the_five_best_labels(server, folder, kind):
-    assert_classifies(server, ort.InferenceSession(folder / "resnet18.onnx"), kind)
+def test_classify_answers_the_five_best_labels(server, model, kind):
+    assert_classifies(server, model, kind, weights="random seed 0")
 
 
 @pytest.mark.points(1)
@@ -50,34 +51,17 @@ def test_another_service_prepares_the_image(server):
 
 
 @pytest.mark.points(1)
-def test_refuses_bad_images(server):
-    assert_refuses_bad_images(server)
-
-
-@pytest.mark.points(1)
-def test_refuses_in_one_sentence(server):
-    composed_service.assert_refuses_in_one_sentence(server)
-
-
-@pytest.mark.points(1)
-def test_listens_while_an_image_is_decoded(server):
-    composed_service.assert_listens_while_decoding(server)
+def test_opens_its_model_once_with_one_thread(server, notes):
+    assert_opens_its_model_once(server, notes, "ImageClassifierService", threads=1)
 
 
 @pytest.mark.points(1)
 def test_listens_while_the_model_runs(server):
     hint = "await to_thread.run_sync(self.run, batch) leaves the event loop free."
-    composed_service.assert_listens_while(
-        server, composed_service.WHITE, "an image for which the model takes a second", hint
-    )
+    assert_listens_while(server, composed_service.WHITE, "an image for which the model takes a second", hint)
 
 
-@pytest.mark.points(1)
-def test_answers_every_one_of_400_requests(server):
-    composed_service.assert_answers_all(server)
-
-
-@pytest.mark.points(1)
+@pytest.mark.points(0.5)
 def test_answers_overload(server):
     under_load.assert_answers_overload(server)
 
@@ -94,15 +78,16 @@ def test_survives_a_killed_worker(server, service):
 
 
 @pytest.mark.points(1)
-def test_a_new_model_file_harms_nobody(server, folder):
-    under_load.assert_unharmed_by_a_new_model(server, folder)
-
-
-@pytest.mark.points(1)
 def test_does_not_start_without_its_model(submission, tmp_path):
     composed_service.assert_needs_its_model(submission, SERVICE, small_models(tmp_path), "resnet18.onnx")
 
 
+@pytest.mark.points(0.5)
+def test_ends_a_request_after_30_s(unfinished):
+    unfinished.assert_ended()
+
+
 @pytest.mark.points(1)
-def test_finishes_on_sigterm(server):
+def test_finishes_on_sigterm(server, unfinished):
+    unfinished.close()
     under_load.assert_finishes_on_sigterm(server)

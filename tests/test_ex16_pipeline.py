@@ -2,17 +2,21 @@
 
 import composed_service
 import httpx
-import numpy as np
-import onnxruntime as ort
 import pytest
 import under_load
 from bad_input import CAT, IMAGES
-from image_service import assert_classified, assert_refuses_bad_images, assert_still_serves
+from composed_service import (  # noqa: F401
+    mean,
+    test_each_of_400_requests_gets_the_answer_to_its_own_image,
+    test_listens_while_an_image_is_decoded,
+    test_refuses_in_one_sentence,
+)
+from image_service import assert_classified, assert_still_serves, expect_answer
+from noted import assert_opens_its_model_once
 from small_models import small_models
 
-from course.harness.verdicts import expect
 from serving.images import preprocess
-from serving.model import best5, labels, softmax
+from serving.model import best5, labels
 
 SERVICE = "ex16_pipeline.py"
 
@@ -23,19 +27,11 @@ def folder(tmp_path_factory):
     return small_models(tmp_path_factory.mktemp("models"), model_a={"black": "nan"}, model_b={"white": "fails"})
 
 
-@pytest.fixture(scope="module")
-def server(submission, folder):
-    with submission.serve(SERVICE, env={"MODELS_DIR": str(folder)}) as running:
-        yield running
-
-
 @pytest.mark.points(1)
 @pytest.mark.parametrize("kind", ["rgba", "exif_rotated"])
-def test_classify_answers_the_five_best_labels(server, folder, kind):
+def test_classify_answers_the_five_best_labels(server, sessions, kind):
     data, rgb = IMAGES[kind]()
-    sessions = [ort.InferenceSession(folder / name) for name in ("model_a.onnx", "model_b.onnx")]
-    votes = [softmax(session.run(None, {"input": preprocess(rgb)})[0][0]) for session in sessions]
-    expected = best5(np.mean(votes, axis=0), labels(sessions[0]))
+    expected = best5(mean(sessions, preprocess(rgb))[0], labels(sessions[0]))
     assert_classified(server, data, f"POST /classify with a {kind} image", expected)
 
 
@@ -47,13 +43,9 @@ def test_asks_one_model_while_the_other_has_not_answered(server, late, early):
 
 def assert_names(server, response: httpx.Response, guilty: str, called: str) -> None:
     innocent = "model_a" if guilty == "model_b" else "model_b"
-    expect(
-        response.status_code in (502, 503) and guilty in response.text and innocent not in response.text,
-        called=called,
-        got=f"{response.status_code} {response.text[:300]}",
-        expected=f"503 (or 502) with a body that names {guilty}",
-        hint="BentoML hides what a BentoMLException of 500 or more says: return a starlette JSONResponse",
-    )
+    right = response.status_code in (502, 503) and guilty in response.text and innocent not in response.text
+    hint = "BentoML hides what a BentoMLException of 500 or more says: return a starlette JSONResponse"
+    expect_answer(server, response, right, called, f"503 (or 502) with a body that names {guilty}", hint)
     assert_still_serves(server, f"after {called}")
 
 
@@ -76,20 +68,10 @@ def test_names_the_model_that_does_not_answer(server):
     assert_names(server, response, "model_a", called)
 
 
-@pytest.mark.points(1)
-def test_refuses_bad_images(server):
-    assert_refuses_bad_images(server)
-    composed_service.assert_refuses_in_one_sentence(server)
-
-
-@pytest.mark.points(1)
-def test_listens_while_an_image_is_decoded(server):
-    composed_service.assert_listens_while_decoding(server)
-
-
-@pytest.mark.points(1)
-def test_answers_every_one_of_400_requests(server):
-    composed_service.assert_answers_all(server)
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize("service", ["ModelA", "ModelB"])
+def test_opens_each_model_once_with_one_thread(server, notes, service):
+    assert_opens_its_model_once(server, notes, service, threads=1)
 
 
 @pytest.mark.points(1)
@@ -117,17 +99,6 @@ def test_survives_a_killed_worker(server):
 @pytest.mark.points(1)
 def test_a_new_model_file_harms_nobody(server, folder):
     under_load.assert_unharmed_by_a_new_model(server, folder, "model_a.onnx")
-
-
-@pytest.mark.points(0.5)
-@pytest.mark.parametrize("missing", ["model_a.onnx", "model_b.onnx"])
-def test_does_not_start_without_both_models(submission, tmp_path, missing):
-    composed_service.assert_needs_its_model(submission, SERVICE, small_models(tmp_path), missing)
-
-
-@pytest.mark.points(1)
-def test_does_not_start_with_models_of_different_labels(submission, tmp_path):
-    composed_service.assert_needs_the_same_labels(submission, SERVICE, small_models(tmp_path))
 
 
 @pytest.mark.points(1)

@@ -1,8 +1,12 @@
 """Exercise 20: models in BentoML's store: saved, listed, served by tag, rolled back, moved to another machine."""
 
+import hashlib
 import io
+import os
 import re
+import shutil
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnxruntime as ort
@@ -18,7 +22,7 @@ from course.harness.load import load, tally
 from course.harness.model_worker import LARGEST
 from course.harness.server import Server
 from course.harness.submission import Finished, Submission
-from course.harness.verdicts import expect
+from course.harness.verdicts import expect, fail
 from course.harness.written import beginning, read
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
@@ -27,38 +31,31 @@ SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
 class Store:
     """A BENTOML_HOME of its own, like another machine, and the commands of exercise 20 on it."""
 
-    def __init__(self, submission: Submission, home: Path) -> None:
-        self.submission = submission
-        self.home = home
-        self.env = {"BENTOML_HOME": str(home)}
+    def __init__(self, submission: Submission, home: Path, of: "Store | None" = None) -> None:
+        """of: begin with the versions of this store."""
+        self.submission, self.home, self.env = submission, home, {"BENTOML_HOME": str(home)}
+        shutil.copytree(of.home, home) if of else home.mkdir(exist_ok=True)
 
-    def run(self, *words: object, env: dict[str, str] | None = None) -> Finished:
-        return self.submission.run(COMMANDS, *words, env=self.env | (env or {}))
+    def run(self, *words: object, env: dict[str, str] | None = None, writes: Iterable[Path] = ()) -> Finished:
+        return self.submission.run(COMMANDS, *words, env=self.env | (env or {}), writes=writes)
 
-    def does(self, *words: object) -> str:
+    def does(self, *words: object, writes: Iterable[Path] = ()) -> str:
         """The output of a command that is expected to succeed."""
-        finished, called = self.run(*words), f"python ex20_model_store.py {' '.join(map(str, words))}"
-        hint = "bentoml.models.create, list, get, export_model, import_model"
-        expect_success(finished, called=called, expected="and no failure", hint=hint)
+        finished, hint = self.run(*words, writes=writes), "bentoml.models.create, list, get, export_model, import_model"
+        expect_success(finished, called=typed(words), expected="and no failure", hint=hint)
         return finished.output
 
     def tag(self, *words: object) -> str:
         """The tag that a command printed last."""
         output = self.does(*words)
         found = re.findall(r"^resnet18:[a-z0-9._-]+$", output, re.MULTILINE)
-        expect(
-            bool(found),
-            called=f"python ex20_model_store.py {' '.join(map(str, words))}",
-            got=output[-300:],
-            expected="the tag on a line of its own, such as resnet18:bc75jvhg2kdtkax4",
-            hint="print(model.tag)",
-        )
+        expected = "the tag on a line of its own, such as resnet18:bc75jvhg2kdtkax4"
+        expect(bool(found), called=typed(words), got=output[-300:], expected=expected, hint="print(model.tag)")
         return found[-1]
 
     def refuses(self, *words: object, because: str) -> None:
-        called = f"python ex20_model_store.py {' '.join(map(str, words))}"
         hint = "raise Problem('...') for what a user can get wrong"
-        expect_one_sentence(self.run(*words), because, called=called, hint=hint)
+        expect_one_sentence(self.run(*words), because, called=typed(words), hint=hint)
 
     def rows(self) -> list[str]:
         """The lines of `list` that show a version, the newest first."""
@@ -67,6 +64,10 @@ class Store:
     def versions(self) -> list[Path]:
         """What is in the store, read without a command."""
         return sorted(self.home.glob("models/*/*/model.yaml"))
+
+
+def typed(words: Iterable[object]) -> str:
+    return f"python ex20_model_store.py {' '.join(map(str, words))}"
 
 
 def rows(listed: str) -> list[str]:
@@ -81,9 +82,8 @@ def store(submission: Submission, tmp_path_factory: pytest.TempPathFactory) -> S
 @pytest.fixture(scope="module")
 def older(store: Store, small_models_dir: Path) -> str:
     """The tag of a first version: weights of seed 0."""
-    return store.tag(
-        "save", small_models_dir / "resnet18.onnx", "--label", "stage=production", "--label", "team=vision"
-    )
+    labels = ("--label", "stage=production", "--label", "team=vision")
+    return store.tag("save", small_models_dir / "resnet18.onnx", *labels)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,17 @@ def newer(store: Store, older: str, small_models_dir: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, store: Store, newer: str):
+def moved(store: Store, newer: str, older: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the first version, written to a path relative to the current folder, as the page does it."""
+    file = tmp_path_factory.mktemp("moved") / "older.tar"
+    store.does("export", older, f"data/{os.path.relpath(file, ROOT / 'data')}", writes=[file.parent])
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(submission: Submission, store: Store, newer: str, small_models_dir: Path):
     """Serves the latest version, since MODEL_TAG is not set."""
-    with submission.serve(SERVICE, env=store.env) as running:
+    with submission.serve(SERVICE, env=store.env | {"MODELS_DIR": str(small_models_dir)}) as running:
         yield running
 
 
@@ -112,13 +120,11 @@ def served_tag(server: Server) -> str | None:
         said = response.json()["tag"], labels.json()["version"]
     except (ValueError, KeyError, TypeError):
         said = None, None
-    expect(
-        said[0] is not None and said[0] == said[1],
-        called="POST /version, and POST /classify",
-        got=f"{response.status_code} {response.text[:200]}, and {labels.status_code} {labels.text[-200:]}",
-        expected='{"tag": "resnet18:...", ...}, and {"predictions": ..., "version": (the same tag)}',
-        hint=f"str(self.model.tag), with its exact version.{server.last_words()}",
-    )
+    called = "POST /version, and POST /classify"
+    got = f"{response.status_code} {response.text[:200]}, and {labels.status_code} {labels.text[-200:]}"
+    expected = '{"tag": "resnet18:...", ...}, and {"predictions": ..., "version": (the same tag)}'
+    hint = f"str(self.model.tag), with its exact version.{server.last_words()}"
+    expect(said[0] is not None and said[0] == said[1], called=called, got=got, expected=expected, hint=hint)
     return said[0]
 
 
@@ -159,39 +165,44 @@ def test_save_refuses_what_cannot_be_served(store, newer, small_models_dir, tmp_
         "impossible_name": ([small_models_dir / "resnet18.onnx", "--name", "../../resnet18"], "not a valid"),
     }[kind]
     store.refuses("save", *words, because=because)
-    expect(
-        store.versions() == before,
-        called=f"the store after a `save` that was refused: {kind.replace('_', ' ')}",
-        got=store.versions(),
-        expected="what was there before",
-        hint="check before you create a version, or raise inside the `with`",
-    )
+    called = f"the store after a `save` that was refused: {kind.replace('_', ' ')}"
+    hint = "check before you create a version, or raise inside the `with`"
+    expect(store.versions() == before, called=called, got=store.versions(), expected="what was there before", hint=hint)
 
 
-@pytest.mark.points(1)
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
-def test_an_interrupted_save_leaves_nothing_half_written(store, newer, small_models_dir, tmp_path, how):
+CUT_SHORT = """
+import os, shutil
+from pathlib import Path
+def copytree(source, place, **_):
+    for file in Path(source).iterdir():
+        if file.suffix == '.onnx':
+            Path(place).mkdir(parents=True, exist_ok=True)
+            (Path(place) / file.name).write_bytes(file.read_bytes()[:1000])
+            {ending}
+shutil.copytree = copytree
+"""
+
+
+@pytest.mark.points(0.5)
+@pytest.mark.parametrize(("command", "how"), [("save", "killed"), ("save", "interrupted"), ("import", "killed")])
+def test_an_interrupted_command_leaves_nothing_half_written(
+    submission, store, older, moved, small_models_dir, tmp_path, command, how
+):
     """While BentoML copies, the process ends as by SIGKILL, or gets Ctrl-C."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, shutil\nfrom pathlib import Path\n"
-        "def copytree(source, place, **_):\n"
-        "    for file in Path(source).iterdir():\n"
-        "        if file.suffix == '.onnx':\n"
-        "            Path(place).mkdir(parents=True, exist_ok=True)\n"
-        "            (Path(place) / file.name).write_bytes(file.read_bytes()[:1000])\n"
-        + ("    os._exit(137)\n" if how == "killed" else "    raise KeyboardInterrupt\n")
-        + "shutil.copytree = copytree\n"
-    )
-    before = store.versions()
-    finished = store.run("save", small_models_dir / "resnet18.onnx", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
-    after = store.run("list")
-    expect(
-        finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before)),
-        called=f"`list` after a `save` that was {how} while BentoML copied the version into the store",
-        got=f"exit code {after.code}: {after.output[-600:]}",
-        expected="the versions that were there before, and no other",
-        hint="with moved_in_whole() as store, bentoml.models.create(..., _model_store=store) as model",
-    )
+    ending = {"killed": "os._exit(137)", "interrupted": "raise KeyboardInterrupt"}[how]
+    (tmp_path / "sitecustomize.py").write_text(CUT_SHORT.format(ending=ending))
+    own, file = Store(submission, tmp_path / "home", of=store), small_models_dir / "resnet18.onnx"
+    if command == "import":  # on another machine, which has one of the versions
+        file = moved
+        shutil.rmtree(own.home / "models" / "resnet18" / older.partition(":")[2])
+    before = own.versions()
+    finished = own.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    after = own.run("list")
+    called = f"`list` after `{command}` was {how} while BentoML copied the version into the store"
+    got = f"exit code {after.code}: {after.output[-600:]}"
+    hint = "with moved_in_whole() as store, and _model_store=store for bentoml.models.create and import_model"
+    right = finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before))
+    expect(right, called=called, got=got, expected="the versions that were there before, and no other", hint=hint)
 
 
 # ------------------------------------------------------------------------------ serve
@@ -203,17 +214,18 @@ def test_serves_the_latest_version_and_says_so(server, newer, small_models_dir):
 
 
 @pytest.mark.points(1)
-def test_version_tells_labels_and_metadata(server, newer):
+def test_version_tells_labels_and_metadata(server, newer, small_models_dir):
     response = server.request("POST", "/version", json={})
-    got = response.json()
+    got = response.json() if response.status_code == 200 else {}
+    digest = hashlib.sha256((small_models_dir / "model_b.onnx").read_bytes()).hexdigest()
+    metadata = {"weights": "random seed 2", "classes": 1000, "sha256": digest}
     expect(
-        response.status_code == 200
-        and got.get("labels") == {"stage": "trial"}
-        and got.get("metadata", {}).get("weights") == "random seed 2"
+        got.get("labels") == {"stage": "trial"}
+        and metadata.items() <= got.get("metadata", {}).items()
         and "saved" in got,
         called="POST /version",
         got=f"{response.status_code} {response.text[:400]}",
-        expected='{"tag": ..., "saved": ..., "labels": {"stage": "trial"}, "metadata": {"weights": "random seed 2", ...}}',
+        expected=f'{{"tag": ..., "saved": ..., "labels": {{"stage": "trial"}}, "metadata": {metadata}}}',
         hint=f"model.info has creation_time, labels and metadata.{server.last_words()}",
     )
 
@@ -231,14 +243,13 @@ def test_does_not_start_without_its_model(submission, tmp_path, tag):
 
 
 @pytest.mark.points(0.5)
-def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, small_models_dir, tmp_path):
-    other = Store(submission, tmp_path)
-    tag = other.tag("save", small_models_dir / "resnet18.onnx")
-    file = next((tmp_path / "models").rglob("*.onnx"))
+def test_does_not_start_with_a_file_that_was_changed(submission, store, newer, tmp_path):
+    other = Store(submission, tmp_path / "home", of=store)
+    (file,) = other.home.glob(f"models/resnet18/{newer.partition(':')[2]}/*.onnx")
     changed = bytearray(file.read_bytes())
     changed[len(changed) // 2] ^= 1
     file.write_bytes(changed)
-    assert_does_not_start(submission, SERVICE, other.env, tag.partition(":")[2])
+    assert_does_not_start(submission, SERVICE, other.env, newer.partition(":")[2])
 
 
 # ------------------------------------------------------------------------------ roll back
@@ -251,77 +262,77 @@ def test_a_pinned_tag_is_served_whatever_is_latest(submission, store, older, new
 
 
 @pytest.mark.points(2)
-def test_rollback_makes_an_earlier_version_the_latest(submission, small_models_dir, tmp_path):
-    store = Store(submission, tmp_path)
-    first = store.tag("save", small_models_dir / "resnet18.onnx", "--label", "stage=production")
-    second = store.tag("save", small_models_dir / "model_b.onnx")
-    back = store.tag("rollback", first)
-    got = store.rows()
+def test_rollback_makes_an_earlier_version_the_latest(submission, store, older, newer, small_models_dir, tmp_path):
+    own = Store(submission, tmp_path / "home", of=store)
+    back = own.tag("rollback", older)
+    got = own.rows()
     expect(
-        all(text in got[0] for text in (back, "latest", "random seed 0", "stage=production"))
-        and len(got) == 3
-        and second in got[1]
-        and first in got[2],
-        called=f"`list` after `rollback {first}`",
+        len(got) == 3
+        and all(text in got[0] for text in (back, "latest", "random seed 0", "stage=production"))
+        and newer in got[1]
+        and older in got[2],
+        called=f"`list` after `rollback {older}`",
         got="\n".join(got),
-        expected=f"the file and the labels of {first} as the latest version; {second} still there",
+        expected=f"the file and the labels of {older} as the latest version; {newer} still there",
         hint="save the file of stored(tag) as a new version, with its labels",
     )
-    with submission.serve(SERVICE, env=store.env) as server:
+    own.refuses("rollback", "resnet18:nosuchversion", because="resnet18:nosuchversion")
+    with submission.serve(SERVICE, env=own.env) as server:
         assert_serves(server, back, small_models_dir / "resnet18.onnx", "bentoml serve after `rollback`")
-    store.refuses("rollback", "resnet18:nosuchversion", because="resnet18:nosuchversion")
+        metadata = server.request("POST", "/version", json={}).json().get("metadata", {})
+    called, expected = "POST /version after `rollback`", f'"metadata": {{"rolled_back_to": "{older}", ...}}'
+    hint = '_save(..., {"rolled_back_to": str(earlier.tag)})'
+    expect(metadata.get("rolled_back_to") == older, called=called, got=metadata, expected=expected, hint=hint)
 
 
 # ------------------------------------------------------------------------------ another machine
 
 
-@pytest.mark.points(2)
-def test_a_version_moves_to_another_machine(submission, store, older, newer, tmp_path):
-    file, other = tmp_path / "moved.tar", Store(submission, tmp_path / "other machine")
-    other.home.mkdir()
-    store.does("export", older, file)
-    got, listed = other.tag("import", file), other.rows()
+@pytest.mark.points(2.5)
+def test_a_version_moves_to_another_machine(submission, moved, older, tmp_path):
+    other = Store(submission, tmp_path / "other machine")
+    got, listed = other.tag("import", moved), other.rows()
     expect(
         got == older
         and len(listed) == 1
         and all(text in listed[0] for text in (older, "team=vision", "random seed 0")),
-        called=f"`export {older} moved.tar`, `import` with another BENTOML_HOME, `list` there",
+        called=f"`export {older} older.tar`, `import` with another BENTOML_HOME, `list` there",
         got=f"{got}; {listed}",
         expected="the same tag, labels and metadata",
         hint="bentoml.models.export_model(tag, path), bentoml.models.import_model(path)",
     )
-    other.refuses("import", file, because="already")
+    other.refuses("import", moved, because="already")
+
+
+def with_other_file(exported: Path, path: Path, onnx: bytes, digests: tuple[bytes, bytes] = (b"", b"")) -> None:
+    """Write an exported version whose ONNX file is another one, and one digest in it for another."""
+    with tarfile.open(fileobj=io.BytesIO(read(exported, LARGEST)), mode="r:") as old, tarfile.open(path, "w") as new:
+        for entry in old:
+            data = old.extractfile(entry).read(LARGEST) if entry.isfile() else b""
+            data = onnx if entry.name.endswith(".onnx") else data.replace(*digests)
+            entry.size = len(data)
+            new.addfile(entry, io.BytesIO(data))
 
 
 @pytest.mark.points(1)
-def test_import_refuses_what_is_no_model(submission, store, newer, tmp_path):
+def test_import_refuses_what_is_no_model(submission, moved, small_models_dir, tmp_path):
     other = Store(submission, tmp_path / "home")
-    other.home.mkdir()
-    whole = tmp_path / "whole.tar"
-    store.does("export", newer, whole)
+    model, broken = (small_models_dir / "resnet18.onnx").read_bytes(), b"\x08\x0a not a model"
+    digests = tuple(hashlib.sha256(one).hexdigest().encode() for one in (model, broken))
     (tmp_path / "text.tar").write_text("no archive")
-    (tmp_path / "cut.tar").write_bytes(beginning(whole, min(LARGEST, whole.stat().st_size // 2)))
+    (tmp_path / "cut.tar").write_bytes(beginning(moved, min(LARGEST, moved.stat().st_size // 2)))
     with tarfile.open(tmp_path / "out.tar", "w") as hostile:
         entry = tarfile.TarInfo("../../../../escaped.txt")
         entry.size = 1
         hostile.addfile(entry, io.BytesIO(b"x"))
-    exported = io.BytesIO(read(whole, LARGEST))
-    with tarfile.open(fileobj=exported, mode="r:") as good, tarfile.open(tmp_path / "changed.tar", "w") as changed:
-        for entry in good:
-            data = bytearray(good.extractfile(entry).read(LARGEST)) if entry.isfile() else b""
-            if entry.name.endswith(".onnx"):
-                data[len(data) // 2] ^= 1
-            changed.addfile(entry, io.BytesIO(data))
-    other.refuses("import", tmp_path / "changed.tar", because="not what was saved")
+    with_other_file(moved, tmp_path / "changed.tar", model[:-1] + bytes([model[-1] ^ 1]))
+    with_other_file(moved, tmp_path / "broken.tar", broken, digests)
     for name in ("text.tar", "cut.tar", "out.tar", "nowhere.tar"):
         other.refuses("import", tmp_path / name, because=name)
-    expect(
-        not other.versions(),
-        called="the store after `import` of files that are no models",
-        got=other.versions(),
-        expected="empty",
-        hint="check what was imported before it is moved into the store",
-    )
+    other.refuses("import", tmp_path / "changed.tar", because="not what was saved")
+    other.refuses("import", tmp_path / "broken.tar", because="cannot be loaded")
+    if other.versions():
+        fail(f"`import` refused these files, but the store holds {other.versions()}: check before the block ends.")
 
 
 # ------------------------------------------------------------------------------ faults and load
@@ -335,21 +346,15 @@ def test_a_version_saved_while_another_is_served_harms_nothing(server, store, ne
         store.tag("save", small_models_dir / "resnet18.onnx")
         under_load.wait_for(answered, 16, server)
     different = [one for one in answered if one.status != 200 or before not in one.text]
-    expect(
-        not different,
-        called="`save` of another version while 8 clients classify",
-        got=tally(different),
-        expected=f"200, and the version {before}, for all of them",
-        hint="load the model in __init__, not at each request",
-    )
+    called = "`save` of another version while 8 clients classify"
+    got = tally(different)
+    hint = "load the model in __init__, not at each request"
+    expect(not different, called=called, got=got, expected=f"200, and the version {before}, for all of them", hint=hint)
     under_load.assert_survives_a_killed_worker(server)
-    expect(
-        served_tag(server) == before,
-        called="POST /version, after a newer version was saved, and a worker killed and replaced",
-        got=served_tag(server),
-        expected=f"still {before}: what is served changes when the service is started, not when a worker dies",
-        hint='under @bentoml.on_deployment: os.environ["MODEL_TAG"] = (the exact tag); workers inherit it',
-    )
+    called = "POST /version, after a newer version was saved, and a worker killed and replaced"
+    expected = f"still {before}: what is served changes when the service is started, not when a worker dies"
+    hint = 'under @bentoml.on_deployment: os.environ["MODEL_TAG"] = (the exact tag); workers inherit it'
+    expect(served_tag(server) == before, called=called, got=served_tag(server), expected=expected, hint=hint)
 
 
 @pytest.mark.points(0.5)

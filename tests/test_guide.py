@@ -57,7 +57,7 @@ def test_a_check_that_fails_says_why_and_what_next(copy):
     text = said(done)
     assert done.returncode != 0
     assert "✗ finds the names of input and output" in text
-    for words in ("called    input_and_output(", "got       ['input', 'output']", "expected  ('pixels', 'scores')"):
+    for words in ("called    input_and_output(", "got       ['input', 'output']", "expected  ['pixels', 'scores']"):
         assert words in text
     starter = steps(FILE, (ROOT / "exercises" / FILE).read_text())
     step = next(one for one in starter if one.function == "input_and_output")
@@ -326,7 +326,7 @@ def test_on_a_narrow_terminal_nothing_is_wider(copy):
     lines = [line for whole in plain.splitlines() for line in whole.split("\r")]
     assert max(len(line) for line in lines if not line.startswith("make: ")) <= 38
     assert "  ✗ finds the names of input and outp…" in lines
-    assert re.search(r"│ expected  \('pixels', 'scores'\) +│", plain)
+    assert re.search(r"│ expected  \['pixels', 'scores'\] +│", plain)
 
 
 def wait_for(condition, process: subprocess.Popen, log: Path, deadline: float = 60) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from image_builds import PATIENCE, built, make_context
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from course import ROOT
 from course.base import docker
-from course.images.build import Image, from_dockerfile
+from course.images.build import Image
 from course.images.compare import compare, told_apart
 from serving import Problem
 
@@ -96,12 +97,7 @@ def tiny(tmp_path_factory):
 
     def make(name: str, label: str) -> Image:
         tags.append(f"course-test/{name}:tiny")
-
-        def build(cache, log):
-            return docker.build(
-                folder / "tiny.dockerfile", tags[-1], args={"LABEL": label}, context=folder, cache=cache, log=log
-            )
-
+        build = partial(docker.build, folder / "tiny.dockerfile", tags[-1], args={"LABEL": label}, context=folder)
         return Image(tags[-1], "tiny ones", "tiny.dockerfile", build)
 
     yield make
@@ -115,10 +111,10 @@ def test_a_comparison_is_written_whole(tiny, tmp_path):
     (one,) = compare([tiny("cat", "cat")], tmp_path, rounds=2, fresh=True, console=console)
     assert one.size == docker.inspect(one.image.tag)["Size"] > one.base > 1e8
     assert one.size - one.base == sum(layer.size for layer in one.layers if "server.py" in layer.made_by)
-    assert one.build.whole > one.build.download >= 0  # its log has a step that is called `pip download`,
-    assert one.build.install is None  # and none for the installation
-    assert len(one.starts) == 2
-    assert all(start.prediction > start.ready > 0 for start in one.starts)
+    assert one.build["build_s"] > one.build["download_s"] >= 0  # its log has a step that is called `pip download`,
+    assert one.build["install_s"] is None  # and none for the installation
+    assert len(one.ready) == len(one.prediction) == 2
+    assert all(last > first > 0 for first, last in zip(one.ready, one.prediction, strict=True))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"table.csv", "layers.csv", "measurements.json", "images.png", "course-test_cat_tiny.log"}
     assert "times the first" in console.file.getvalue().replace("\n", " ")
@@ -145,7 +141,7 @@ def test_download_and_installation_are_told_apart_by_the_log(tmp_path):
         "#7 DONE 12.5s\n\n#9 [venv 3/3] RUN pip --python /opt/venv/bin/python install --no-index\n#9 DONE 3.5s\n"
         "#11 [stage-2 5/6] RUN python -m serving.inference_check\n#11 DONE 2.0s\n"
     )
-    assert told_apart(log) == (12.5, 3.5)
+    assert told_apart(20, log) == {"build_s": 20, "download_s": 12.5, "install_s": 3.5}
 
 
 def test_of_a_build_that_fails_in_python_the_last_line_is_shown(tmp_path):
@@ -166,15 +162,15 @@ def test_of_a_build_that_fails_in_python_the_last_line_is_shown(tmp_path):
 @pytest.mark.docker
 def test_a_failed_build_says_why_and_where_its_log_is(tmp_path):
     (tmp_path / "bad.dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo why not >&2; exit 3\n")
-    image = from_dockerfile("course-test/bad:tiny", "", "bad.dockerfile", tmp_path, BASE_IMAGE=docker.base_image())
+    args = {"BASE_IMAGE": docker.base_image()}
     with pytest.raises(Problem, match=r"bad.dockerfile does not build.*/log:\n(.*\n)*.*why not"):
-        image.build(True, tmp_path / "log")
+        docker.build(tmp_path / "bad.dockerfile", "course-test/bad:tiny", args=args, log=tmp_path / "log")
 
 
 @pytest.mark.docker
 def test_a_container_is_removed_however_its_block_ends(tiny, tmp_path):
     image = tiny("cat", "cat")
-    image.build(True, tmp_path / "log")
+    image.build(log=tmp_path / "log")
     names = []
     with pytest.raises(KeyboardInterrupt):
         interrupted(image.tag, names)

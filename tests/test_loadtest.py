@@ -27,11 +27,15 @@ from serving import Problem
 from serving.model import softmax
 
 SHORT = ["--users", "4", "--duration", "1", "--rounds", "1"]
+# As `python -m course`, with a shorter warm-up.
+COURSE = (
+    "import runpy; from course.loadtest import run; run.WARM_UP = 0.2; runpy.run_module('course', run_name='__main__')"
+)
 
 
 def loadtest(folder: Path, models_dir: Path, *options: object):
     """`python -m course loadtest` with its output in folder/log; the process, not waited for."""
-    command = [sys.executable, "-m", "course", "loadtest", *map(str, options)]
+    command = [sys.executable, "-c", COURSE, "loadtest", *map(str, options)]
     env = os.environ | {"MODELS_DIR": str(models_dir), "COLUMNS": "100"}
     return running(command, cwd=ROOT, env=env, log=folder / "log")
 
@@ -49,7 +53,7 @@ def finished(folder: Path, models_dir: Path, *options: object) -> tuple[int, str
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> tuple[Path, str]:
+def report(tmp_path_factory: pytest.TempPathFactory, small_models_dir: Path) -> tuple[Path, str]:
     """Exercise 10, as the solutions have it and so that half of its answers are 400."""
     folder = tmp_path_factory.mktemp("loadtest")
     services = folder / "services"
@@ -64,24 +68,16 @@ def report(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> tuple[
     )
     (services / "ex10_service.py").write_text(moody.replace("from typing", "import os\nfrom typing"))
     options = ["--services", "10 10:MOODY=1", "--folder", services, "--output", folder / "report", *SHORT]
-    code, said = finished(folder, models_dir, *options)
+    code, said = finished(folder, small_models_dir, *options)
     assert code == 1, said
     return folder / "report", said
 
 
 def test_the_tables_show_every_service_and_the_ceiling(report):
     _, said = report
-    for words in (
-        "Successful requests/s",
-        "share of",
-        "10 MOODY=1",
-        "The ceiling, decode, preprocess, resnet18",
-        "p99",
-    ):
-        assert words in said, said
-    assert "locust is a closed loop" in said
-    assert "RANDOM weights in resnet18.onnx" in said
-    assert "Next" in said or "docs/loadtest.md" in said
+    words = ["Successful requests/s", "share of", "10 MOODY=1", "The ceiling, decode, preprocess, resnet18", "p99"]
+    words += ["locust is a closed loop", "RANDOM weights in resnet18.onnx", "docs/loadtest.md"]
+    assert not [one for one in words if one not in said], said
 
 
 def test_a_4xx_is_a_failure_and_its_body_is_shown(report):
@@ -92,32 +88,22 @@ def test_a_4xx_is_a_failure_and_its_body_is_shown(report):
     assert int(good["successes"]) > 0
     assert int(moody["failed"]) > 0
     assert abs(int(moody["failed"]) - int(moody["successes"])) <= 4, "every other request was refused"
-    assert "failed: " in said
-    assert "400" in said
-    assert "expected better weather" in said
-    assert "requests failed: the lines below the first table say why." in said
+    words = ["failed: ", "400", "expected better weather", "requests failed: the lines below the first table say why."]
+    assert not [one for one in words if one not in said], said
 
 
 def test_the_report_is_whole(report):
     folder, _ = report
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "latency.png",
-        "measurements.json",
-        "table.csv",
-        "throughput.png",
-    ]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"latency.png", "measurements.json", "table.csv", "throughput.png"}
     for picture in folder.glob("*.png"):
         with Image.open(picture) as image:
             assert min(image.size) > 300
     everything = json.loads((folder / "measurements.json").read_text())
     assert {"cpu", "used_cores", "versions", "weights", "made"} <= everything["machine"].keys()
     assert everything["machine"]["versions"].keys() == {"bentoml", "onnxruntime", "locust"}
-    assert everything["machine"]["weights"] == {"resnet18.onnx": "random seed 7"}
-    assert (everything["plan"]["users"], everything["plan"]["duration"], everything["plan"]["payload"]) == (
-        4,
-        1,
-        "image",
-    )
+    assert everything["machine"]["weights"] == {"resnet18.onnx": "random seed 0"}
+    assert {"users": 4, "duration": 1, "payload": "image"}.items() <= everything["plan"].items()
     (ceiling,) = everything["ceilings"]["decode, preprocess, resnet18"]
     good = everything["turns"][0]
     assert ceiling > 0
@@ -136,16 +122,10 @@ def samples(ends: list[float], seconds: list[float], failures: dict | None = Non
 
 
 def snapshots(batches_before: dict | None = None, batches_after: dict | None = None) -> tuple[dict, dict]:
-    before = {"time": 10.0, "server": 5.0, "client": 1.0, "all": 50.0, "megabytes": 300.0, "workers": {7: 2.0, 8: 1.0}}
-    after = {
-        "time": 20.0,
-        "server": 24.0,
-        "client": 2.0,
-        "all": 75.0,
-        "megabytes": 280.0,
-        "workers": {7: 8.0, 8: 3.0, 9: 1.0},
-    }
-    return before | {"batches": batches_before or {}}, after | {"batches": batches_after or {}}
+    names = ("time", "server", "client", "all", "megabytes", "workers", "batches")
+    before = (10.0, 5.0, 1.0, 50.0, 300.0, {7: 2.0, 8: 1.0}, batches_before or {})
+    after = (20.0, 24.0, 2.0, 75.0, 280.0, {7: 8.0, 8: 3.0, 9: 1.0}, batches_after or {})
+    return dict(zip(names, before, strict=True)), dict(zip(names, after, strict=True))
 
 
 def test_a_request_counts_as_much_as_it_lies_within_the_window():
@@ -175,9 +155,8 @@ def test_only_what_succeeded_within_the_window_counts():
 
 
 def test_batches_are_those_within_the_window():
-    turn = turn_of(
-        "x", 0, samples([11], [1]), *snapshots({"a.b": [10, 10], "c.d": [4, 4]}, {"a.b": [90, 20], "c.d": [4, 4]})
-    )
+    counts = snapshots({"a.b": [10, 10], "c.d": [4, 4]}, {"a.b": [90, 20], "c.d": [4, 4]})
+    turn = turn_of("x", 0, samples([11], [1]), *counts)
     assert turn.batches == {"a.b": 8}
 
 
@@ -187,7 +166,7 @@ def test_no_metrics_are_no_batches():
 
 def test_the_gain_of_batching_is_compared_at_the_batches_that_were_served():
     bare = [{1: 100.0, 8: 200.0, 16: 240.0, 32: 240.0}]
-    rows = [{"batches": {}, "over_first": [1.0]}, {"batches": {"a.b": 8.0}, "over_first": [1.8]}]
+    rows = [{"batches": {}, "times_first": [1.0]}, {"batches": {"a.b": 8.0}, "times_first": [1.8]}]
     said = tables.batching(rows, bare)
     assert said["bare_gain"] == pytest.approx(2)
     assert said["share"] == pytest.approx(0.9)

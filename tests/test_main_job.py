@@ -21,8 +21,8 @@ from serving import Problem
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
 
 
-def make(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *words], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+def make(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", *words], cwd=cwd, env=ENVIRONMENT | env, capture_output=True, text=True, timeout=120)
 
 
 def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: float = 120) -> None:
@@ -198,34 +198,37 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch):
     assert became == [[*client, "--url", "http://localhost:3000"]]
 
 
-def test_an_old_python_is_one_clear_line(tmp_path):
-    """In a folder without .venv, so that setup looks for a Python."""
-    for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
+@pytest.fixture
+def not_set_up(tmp_path) -> Path:
+    """A folder without .venv, so that setup has something to do."""
+    for file in ("Makefile", "requirements.lock"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
-    old = tmp_path / "python2.7"
+    return tmp_path
+
+
+def test_an_old_python_is_one_clear_line(not_set_up):
+    old = not_set_up / "python2.7"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    done = make("setup", f"PYTHON={old}", cwd=tmp_path)
+    done = make("setup", f"PYTHON={old}", cwd=not_set_up)
     assert done.returncode != 0
     assert done.stdout.splitlines() == [
         f"PYTHON={old}: Python 3.11 or newer is needed. Install it, or name it: make setup PYTHON=/path/to/python3.11"
     ]
 
 
-def test_cpu_takes_torch_from_pytorchs_own_index(tmp_path):
+@pytest.mark.parametrize("uv", [False, True])
+def test_setup_takes_uv_where_it_is_installed_and_torch_from_pytorchs_own_index(not_set_up, uv):
     """A dry run of make stands in for the download: the index cannot be reached everywhere."""
-    for file in ("Makefile", "requirements.txt", "requirements-serving.txt"):
-        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
-    done = make("-n", "setup", "CPU=1", cwd=tmp_path)
-    assert "--index-url https://download.pytorch.org/whl/cpu" in done.stdout
-    pinned = subprocess.run(
-        ["grep", "-Eo", "^torch(vision)?==[0-9.]+", "requirements.txt"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert [line.split("==")[0] for line in pinned.stdout.splitlines()] == ["torch", "torchvision"]
+    if uv:
+        (not_set_up / "uv").write_text("#!/bin/sh\n")
+        (not_set_up / "uv").chmod(0o755)
+    done = make("-n", "setup", "CPU=1", cwd=not_set_up, PATH=f"{not_set_up}{os.pathsep}{os.environ['PATH']}")
+    install = "uv pip install --python .venv/bin/python" if uv else ".venv/bin/python -m pip install"
+    assert f"\n{install} -r requirements.lock\n" in done.stdout
+    assert f"{install} --index-url https://download.pytorch.org/whl/cpu $(grep" in done.stdout
+    pins = re.findall(r"^torch(?:vision)?==[0-9.]+$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert len(pins) == 2
 
 
 def test_help_fits_on_one_screen():

@@ -60,6 +60,19 @@ def test_readme_shows_the_exercises():
     assert all(exercise.goal in text for exercise in exercises())
 
 
+def test_the_lock_file_pins_what_is_asked_for():
+    def pins(*files: str) -> dict[str, str]:
+        text = "\n".join((ROOT / file).read_text() for file in files)
+        return {
+            name.lower(): version
+            for name, version in re.findall(r"^([\w.-]+)(?:\[.*\])?==([\w.]+)", text, re.MULTILINE)
+        }
+
+    wanted, locked = pins("requirements.txt", "requirements-serving.txt"), pins("requirements.lock")
+    assert {name: locked.get(name) for name in wanted} == wanted, "run `make lock`"
+    assert len(locked) > 2 * len(wanted), "indirect dependencies are missing: run `make lock`"
+
+
 def test_an_unknown_number_names_those_there_are():
     assert find("4") == find("04")
     with pytest.raises(Problem, match=re.escape("EX=44: no exercise has that number. There are 01, 02")):

@@ -9,9 +9,9 @@ import pytest
 from small_models import small_model
 
 from course import ROOT
-from course.given import timing
 from course.given.graphs import work
 from course.given.turn import load_exercise
+from course.given.turns import speedup
 
 FILE = "ex06_optimize.py"
 
@@ -76,4 +76,4 @@ def test_a_full_disk_is_one_sentence(submission, tmp_path, models_dir):
 def test_speeds_are_compared_as_in_exercise_05():
     """The report cannot use the solution's, which is not there where students' code is graded."""
     times = np.random.default_rng(7).lognormal(size=(2, 5, 9)).tolist()
-    assert timing.speedup(*times) == load_exercise(ROOT / "solutions" / "ex05_benchmark.py").speedup(*times)
+    assert speedup(*times) == load_exercise(ROOT / "solutions" / "ex05_benchmark.py").speedup(*times)

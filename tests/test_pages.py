@@ -34,6 +34,7 @@ def browser():
     with sync_playwright() as playwright:
         # Chromium's sandbox does not run as root, as containers do; it visits our own pages only.
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        options += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
@@ -105,10 +106,51 @@ def test_answers_of_the_knowledge_check_open_one_by_one(site, browser):
 
 
 @needs_browser
+def test_a_photograph_can_be_classified_at_demo(submission, models_dir, browser):
+    """Chosen with the keyboard, dropped, or taken with the camera; nobody but the service is asked."""
+    cat, asked = ROOT / "data" / "cat.png", []
+    with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as server:
+        tab = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(f"{server.url}/demo")
+        state, labels = tab.locator("#state"), tab.locator("#labels li")
+        with tab.expect_file_chooser() as chooser:
+            tab.get_by_role("button", name="Choose a photograph").press("Enter")
+        chooser.value.set_files(cat)
+        labels.first.wait_for()
+        answer = server.request("POST", "/classify", content=cat.read_bytes()).json()
+        expected = [f"{one['label']} {100 * one['probability']:.1f} %" for one in answer["predictions"]]
+        assert [" ".join(text.split()) for text in labels.all_inner_texts()] == expected
+        assert f"model resnet18 · weights: {answer['weights']}" in tab.locator("#facts").inner_text()
+        assert tab.locator("#random").is_visible() == answer["weights"].startswith("random")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "it does not fit a telephone"
+
+        tab.evaluate("""() => {
+            const data = new DataTransfer();
+            data.items.add(new File(["text"], "notes.txt"));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+        }""")
+        state.get_by_text("these 4 bytes are not an image").wait_for()
+        assert labels.count() == 0
+
+        tab.get_by_role("button", name="Use the camera").click()
+        tab.get_by_role("button", name="Take the photograph").click()
+        labels.first.wait_for()
+        server.process.terminate()
+        server.process.wait(30)
+        tab.get_by_role("button", name="Classify it again").click()
+        state.get_by_text("does not answer").wait_for()
+        tab.close()
+    assert all(url.startswith((server.url, "blob:", "data:")) for url in asked), asked
+
+
+@needs_browser
 def test_a_photograph_can_be_classified_by_hand_in_swagger(submission, models_dir, browser):
     with submission.serve("ex10_service.py", env={"MODELS_DIR": str(models_dir)}) as server:
-        tab = browser.new_page()
+        tab, asked = browser.new_page(), []
+        tab.on("request", lambda request: asked.append(request.url))
         tab.goto(server.url)
+        tab.get_by_role("link", name="Drop a photograph").wait_for()
         operation = tab.locator(".opblock", has_text="/classify")
         operation.locator(".opblock-summary").click()
         operation.get_by_role("button", name="Try it out").click()
@@ -120,6 +162,7 @@ def test_a_photograph_can_be_classified_by_hand_in_swagger(submission, models_di
         expected = server.request("POST", "/classify", content=(ROOT / "data" / "cat.png").read_bytes()).json()
         assert json.loads(shown) == expected
         tab.close()
+    assert all(url.startswith((server.url, "blob:", "data:")) for url in asked), asked  # no tag manager, no badges
 
 
 @needs_browser

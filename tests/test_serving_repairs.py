@@ -23,6 +23,7 @@ import bentoml
 import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.utils.analytics import usage_stats
 
 from course import ROOT
 from course.harness.load import workers
@@ -116,6 +117,18 @@ def test_spans_are_made_that_nobody_collects(repaired):
     if repaired:
         bentoml_repairs.make_no_traces(service)
     assert answer(service) == {"size": 3, "traced": not repaired}, "" if repaired else MAY_GO
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+@in_its_own_process
+def test_the_page_of_a_service_asks_no_other_machine(repaired):
+    if repaired:
+        bentoml_repairs.send_nothing_elsewhere()
+    with client_of(plain_service()) as client:
+        told = client.get("/").text + client.get("/docs.json").text
+    assert "swagger-ui" in told
+    assert ("googletagmanager" in told, "shields.io" in told) == (not repaired,) * 2, "" if repaired else MAY_GO
+    assert usage_stats.do_not_track() or not repaired
 
 
 def test_tracing_that_a_service_asks_for_stays():

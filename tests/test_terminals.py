@@ -34,7 +34,7 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can(copy, encoding):
 
 @pytest.mark.parametrize("home", ["/nowhere", None], ids=["missing", "unset"])
 def test_bentoml_makes_no_folder_called_after_the_tilde(copy, home, tmp_path):
-    code = "import sys; from course.base.home import give_bentoml_a_home; give_bentoml_a_home(); import bentoml.models"
+    code = "import sys; from course.base.environment import give_bentoml_a_home; give_bentoml_a_home(); import bentoml.models"
     code += "; import os; print(os.environ.get('BENTOML_HOME', 'the home folder'))"
     if home is None:  # a user whom the machine does not know, and no HOME: there is no home folder at all
         code = f"import os.path; os.path.expanduser = lambda path: path; {code}"

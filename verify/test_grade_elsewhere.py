@@ -1,5 +1,6 @@
 """Grading on Gradescope's machines and on GitHub's, and the pages in a real browser."""
 
+import json
 import os
 import stat
 import subprocess
@@ -156,6 +157,18 @@ def test_the_workflow_for_students_is_whole():
     grading = next(step for step in steps if "make grade" in step.get("run", ""))
     name = reporter["with"]["runners"]
     assert reporter["env"] == {f"{name.upper()}_RESULTS": "${{ steps." + grading["id"] + ".outputs.result }}"}
+
+
+def test_a_name_is_neither_markup_nor_a_command_on_github(tmp_path):
+    """A summary is Markdown; the reporter prints messages into a log, in which a line may be a command."""
+    name, failure = "[x](http://e.x) @bob **b** <i>", "ex07 is a link\n::stop-commands::x"
+    exercise = ExerciseResult.of(manifest.find("07"), failure=failure)
+    write_submission(SubmissionResult(name=name, slug="s", exercises=[exercise], isolation="limits"), tmp_path)
+    first, second, *_ = (tmp_path / "s" / "summary.md").read_text().splitlines()
+    assert (first, second) == ("<h2><code>[x](http://e.x) @bob **b** &lt;i&gt;</code>: 0 of 8 points</h2>", "")
+    [test] = json.loads((tmp_path / "s" / "classroom.json").read_text())["tests"]
+    assert "\n" not in test["message"]
+    assert "Graded with ISOLATION=limits" in test["message"]
 
 
 MESSAGE = (

@@ -6,12 +6,11 @@ The commands themselves, with their own options: what the course shows and runs 
 import json
 import os
 import re
-import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ import httpx
 
 from course import ROOT
 from course.base.files import tail
-from course.base.processes import running, wait
+from course.base.processes import comes_true, run_logged
 from serving import Problem
 
 BASE_IMAGE = "python:3.11-slim-bookworm"  # the default of every Dockerfile here
@@ -38,11 +37,7 @@ class Layer(NamedTuple):
 
 
 def docker(*words: str | Path, timeout: float = 60) -> str:
-    """What a docker command prints.
-
-    Raises:
-        Problem: it failed, or took too long; the message is Docker's own.
-    """
+    """What a docker command prints; raises a Problem with Docker's own message where it fails or takes too long."""
     command = ["docker", *map(str, words)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, errors="replace")
@@ -56,24 +51,17 @@ def docker(*words: str | Path, timeout: float = 60) -> str:
 
 
 def need_engine() -> None:
-    """Make sure that images can be built and run here.
-
-    Raises:
-        Problem: there is no client, no engine, no permission, or no BuildKit; the message says what to do.
-    """
-    if shutil.which("docker") is None:
-        raise Problem(f"There is no `docker` command. Install Docker, and start it: {INSTALL}")
+    """Raise a Problem where images cannot be built and run here: no client, no engine, no permission, no BuildKit."""
     try:
         client, _ = docker("version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=20).split()
     except Problem as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            raise
         if "permission denied" in str(problem):
-            raise Problem(
-                "You are not allowed to use the Docker engine. "
-                "Join its group, and log in again: sudo usermod -aG docker $USER"
-            ) from problem
-        raise Problem(
-            "The Docker engine does not answer. Start Docker Desktop, or on Linux: sudo systemctl start docker"
-        ) from problem
+            fix = "Join its group, and log in again: sudo usermod -aG docker $USER"
+            raise Problem(f"You are not allowed to use the Docker engine. {fix}") from problem
+        fix = "Start Docker Desktop, or on Linux: sudo systemctl start docker"
+        raise Problem(f"The Docker engine does not answer. {fix}") from problem
     if int(client.partition(".")[0]) >= 23:  # older clients use the engine's own BuildKit
         try:
             docker("buildx", "version", timeout=20)
@@ -98,39 +86,24 @@ def build(
     cache: bool = True,
     log: Path | None = None,
     timeout: float = 3600,
-) -> float:
-    """Build an image with BuildKit, and say how many seconds that took.
+) -> None:
+    """Build an image with BuildKit; its output goes to `log`, or else to log_of(tag).
 
-    Args:
-        dockerfile: it may lie outside of the context.
-        tag: what the image is called.
-        args: build arguments. Those named in FROM_ENVIRONMENT are taken from there, unless given here.
-        context: what COPY copies from; its .dockerignore names what stays out.
-        cache: whether to reuse layers of earlier builds.
-        log: where the build's output goes; otherwise to log_of(tag).
-        timeout: seconds.
-
-    Raises:
-        Problem: it failed; the message holds the end of the log and where it is.
+    args: build arguments, beside those of FROM_ENVIRONMENT. cache: whether to reuse layers of earlier builds.
+    Raises Problem, with the end of the log, where it fails or takes longer than timeout seconds.
     """
     if not dockerfile.is_file():
         raise Problem(f"There is no {dockerfile}.")
     log = log or log_of(tag)
-    log.parent.mkdir(parents=True, exist_ok=True)
     given = {name: os.environ[name] for name in FROM_ENVIRONMENT if os.environ.get(name)} | (args or {})
     command = ["docker", "build", "--progress=plain", "--file", str(dockerfile.resolve()), "--tag", tag]
     command += [f"--build-arg={name}={value}" for name, value in given.items()]
     command += [] if cache else ["--no-cache"]
-    begin = time.monotonic()
-    with running(
-        [*command, str(context.resolve())], cwd=ROOT, env=os.environ | {"DOCKER_BUILDKIT": "1"}, log=log
-    ) as process:
-        code = wait(process, timeout)
+    code = run_logged([*command, str(context.resolve())], log, timeout, DOCKER_BUILDKIT="1")
     if code is None:
         raise Problem(f"The build of {tag} had not ended after {timeout:.0f} s. Its log: {log}")
     if code:
         raise Problem(f"{dockerfile.name} does not build. The end of its log, {log}:\n{failure(log)}")
-    return time.monotonic() - begin
 
 
 def log_of(tag: str) -> Path:
@@ -158,7 +131,8 @@ def exists(tag: str) -> bool:
 
 def remove(tag: str) -> None:
     """Remove an image, unless a container still uses it."""
-    subprocess.run(["docker", "image", "rm", tag], capture_output=True, timeout=120)
+    with suppress(Problem):
+        docker("image", "rm", tag, timeout=120)
 
 
 def inspect(tag: str) -> dict[str, Any]:
@@ -174,19 +148,16 @@ def layers(tag: str) -> list[Layer]:
 
 
 def size(tag: str) -> int:
-    """Bytes of an image, unpacked.
-
-    From its layers: what `docker images` calls its size is, in newer engines, that of the packed layers.
-    """
+    """Bytes of an image, unpacked; what newer engines call its size is that of the packed layers."""
     return sum(layer.size for layer in layers(tag))
 
 
+@dataclass
 class Container:
     """A container that was started."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self.name = name
-        self.port = port
+    name: str
+    port: int  # in there
 
     @cached_property
     def url(self) -> str:
@@ -199,10 +170,8 @@ class Container:
 
     def logs(self) -> str:
         """What it has printed, standard output and error together."""
-        command = ["docker", "logs", self.name]
-        return subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, errors="replace"
-        ).stdout
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.run(["docker", "logs", self.name], text=True, timeout=60, errors="replace", **both).stdout
 
     def run(self, *command: str, timeout: float = 60) -> str:
         """What a command inside of it prints; raises Problem where it fails."""
@@ -210,31 +179,22 @@ class Container:
 
     def wait(self, timeout: float) -> int | None:
         """Its exit code; None where it is still running after timeout seconds."""
-        deadline = time.monotonic() + timeout
-        while (state := self.state())["Status"] not in ("exited", "dead"):
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.1)
-        return state["ExitCode"]
+        ended = comes_true(lambda: not self.state()["Running"], timeout)
+        return self.state()["ExitCode"] if ended else None
 
     def wait_until_ready(self, path: str = "/readyz", deadline: float = 60) -> None:
-        """Wait for a 2xx from a path.
+        """Wait for a 2xx from a path; raises a Problem, with the end of the log, where it ended or took too long."""
 
-        Raises:
-            Problem: the container ended, or did not answer so in time; with the end of its log.
-        """
-        give_up = time.monotonic() + deadline
-        while True:
+        def ready() -> bool:
             try:
-                if httpx.get(f"{self.url}{path}", timeout=2).is_success:
-                    return
-            except (httpx.TransportError, Problem):
-                if not (state := self.state())["Running"]:
-                    code = state["ExitCode"]
-                    raise Problem(f"The container ended (exit code {code}). {self.last_words()}") from None
-            if time.monotonic() > give_up:
-                raise Problem(f"The container was not ready after {deadline:.0f} s (GET {path}). {self.last_words()}")
-            time.sleep(0.02)
+                return httpx.get(f"{self.url}{path}", timeout=2).is_success
+            except (httpx.TransportError, Problem):  # a container that has ended has no port
+                if (state := self.state())["Running"]:
+                    return False
+            raise Problem(f"The container ended (exit code {state['ExitCode']}). {self.last_words()}")
+
+        if not comes_true(ready, deadline, pause=0.02):
+            raise Problem(f"The container was not ready after {deadline:.0f} s (GET {path}). {self.last_words()}")
 
     def last_words(self, lines: int = 12) -> str:
         """The end of its log."""
@@ -247,15 +207,8 @@ def container(
 ) -> Iterator[Container]:
     """Run an image in the background; at the end of the block, however it ends, the container is removed.
 
-    Args:
-        image: its tag.
-        options: of `docker run`, such as "--memory=512m".
-        arguments: what stands after the image.
-        port: the container's; it is reached under a free one of this machine, see Container.url.
-        publish: False where it has no port of its own, such as with --network=host.
-
-    Raises:
-        Problem: it cannot be started.
+    options: of `docker run`, such as "--memory=512m"; arguments: what stands after the image; port: the container's,
+    which Container.url reaches, unless publish is False: with --network=host it has none of its own.
     """
     name = f"course-{uuid.uuid4().hex[:12]}"
     published = ["--publish", f"127.0.0.1::{port}"] if publish else []
@@ -263,5 +216,5 @@ def container(
         docker("run", "--detach", "--name", name, *published, *options, image, *arguments)
         yield Container(name, port)
     finally:
-        # Not docker(): the container may not have come into being.
-        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=60)
+        with suppress(Problem):  # it may not have come into being
+            docker("rm", "--force", "--volumes", name)

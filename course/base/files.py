@@ -29,14 +29,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_folder(folder: Path, prefix: str = ".making-") -> Iterator[Path]:
-    """A temporary folder beside the files of a folder; at the end of the block its files move there.
+    """A temporary folder beside the files of a folder; at the end of the block its files move there, by their names.
 
     After an error nothing is moved, and what was in the folder before is still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as name:
         yield Path(name)
-        for file in Path(name).iterdir():
+        for file in sorted(Path(name).iterdir()):
             os.replace(file, folder / file.name)
 
 

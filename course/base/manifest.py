@@ -15,7 +15,6 @@ from serving import Problem
 # Digests of the starters: they tell a student's work from a starter even after it was committed.
 STARTERS = ROOT / "course" / "starters.json"
 
-
 Payload = Literal["image", "json", "npy"]
 
 
@@ -58,6 +57,20 @@ class Exercise(BaseModel):
         return f"ex{self.number}_{self.name}"
 
     @property
+    def module(self) -> str:
+        """Its service's file, without .py."""
+        return Path(self.service).stem
+
+    @property
+    def bentofile(self) -> str:
+        """How BentoML packs its service, relative to the project or to a submission."""
+        return f"bentofiles/{self.stem}.yaml"
+
+    def image(self, by: str) -> str:
+        """The tag of its service's image: by `bento` or by `hand`."""
+        return f"{self.stem}:{by}"
+
+    @property
     def test(self) -> str:
         """Its tests, relative to the project."""
         return f"tests/test_{self.stem}.py"
@@ -81,16 +94,11 @@ def exercises() -> list[Exercise]:
 
 
 def find(number: str) -> Exercise:
-    """The exercise of that number; `4` is `04`.
-
-    Raises:
-        Problem: no exercise has it.
-    """
-    for exercise in exercises():
-        if exercise.number == number.zfill(2):
-            return exercise
-    known = ", ".join(exercise.number for exercise in exercises())
-    raise Problem(f"EX={number}: no exercise has that number. There are {known}.")
+    """The exercise of that number, `4` as well as `04`; raises Problem where there is none."""
+    known = {exercise.number: exercise for exercise in exercises()}
+    if number.zfill(2) not in known:
+        raise Problem(f"EX={number}: no exercise has that number. There are {', '.join(known)}.")
+    return known[number.zfill(2)]
 
 
 def find_several(numbers: str) -> list[Exercise]:
@@ -99,11 +107,7 @@ def find_several(numbers: str) -> list[Exercise]:
 
 
 def find_service(number: str) -> Exercise:
-    """The exercise of that number, which has a service.
-
-    Raises:
-        Problem: there is no such exercise, or it has no service.
-    """
+    """The exercise of that number; raises Problem where there is none, or it has no service."""
     exercise = find(number)
     if not exercise.service:
         raise Problem(f"EX={number}: exercise {exercise.number} has no service.")
@@ -111,10 +115,7 @@ def find_service(number: str) -> Exercise:
 
 
 def solution(file: str) -> Path:
-    """The solution of an exercise's file: a Python module in solutions/, any other file in a folder of its own.
-
-    exercises/locustfiles/ex11_locustfile.py is solved in locustfiles/ex11_locustfile.py.
-    """
+    """The solution of an exercise's file: a module in solutions/, any other in a folder of its own, as locustfiles/."""
     return ROOT / file if "/" in file else ROOT / "solutions" / file
 
 

@@ -19,6 +19,7 @@ import psutil
 
 from course import ROOT
 from course.base.files import last_error
+from serving import Problem
 
 
 class GraderFailure(RuntimeError):
@@ -69,38 +70,45 @@ def running(
         end(process)
 
 
-def wait(process: subprocess.Popen, timeout: float) -> int | None:
+def wait(process: subprocess.Popen, timeout: float | None) -> int | None:
     """The exit code of a process; None where it is still running after timeout seconds."""
     with suppress(subprocess.TimeoutExpired):
         return process.wait(timeout)
     return None
 
 
-@contextmanager
-def job(module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
-    """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
+def run_logged(command: list[str], log: Path, timeout: float | None = None, **env: str) -> int | None:
+    """Run a command from the project's folder, its output in a file; None as the exit code if it took too long."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with running(command, cwd=ROOT, env=os.environ | env, log=log) as process:
+        return wait(process, timeout)
 
+
+def comes_true(holds: Callable[[], Any], patience: float, pause: float = 0.1) -> bool:
+    """Wait until something holds; False if it does not within so many seconds, asked every `pause` seconds."""
+    give_up = time.monotonic() + patience
+    while not holds():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(pause)
+    return True
+
+
+@contextmanager
+def job(name: str, module: str, task: dict, *arguments: str | Path, limit: float) -> Iterator[Path]:
+    """Do a task in a process of its own: `python -m MODULE FOLDER ARGUMENTS`, with the task in FOLDER/job.json.
     Gives the folder, with all that the process has written there; it is removed with the block.
 
-    Args:
-        module: the module to run.
-        task: what it has to do; anything that JSON can hold.
-        arguments: what follows the folder on the command line.
-        limit: seconds.
-
-    Raises:
-        RuntimeError: it failed, or took longer than the limit; the message is its last error.
+    Raises Problem where it fails or takes longer than `limit` seconds: what failed (`name`), and its last error.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         (folder / "job.json").write_text(json.dumps(task))
-        command = [sys.executable, "-m", module, name, *map(str, arguments)]
-        with running(command, cwd=ROOT, env=dict(os.environ), log=folder / "log") as process:
-            code = wait(process, limit)
+        code = run_logged([sys.executable, "-m", module, scratch, *map(str, arguments)], folder / "log", limit)
         if code is None:
-            raise RuntimeError(f"it was stopped after {limit:.0f} s")
+            raise Problem(f"{name} failed: it was stopped after {limit:.0f} s")
         if code:
-            raise RuntimeError(last_error((folder / "log").read_text(errors="replace")))
+            raise Problem(f"{name} failed: {last_error((folder / 'log').read_text(errors='replace'))}")
         yield folder
 
 
@@ -124,21 +132,16 @@ def end(process: subprocess.Popen, patience: float = 5) -> None:
 
 
 def end_marked(mark: str, patience: float = 5) -> None:
-    """End every process that carries a mark.
+    """End every process that carries a mark; raises GraderFailure where some would not end."""
 
-    Raises:
-        GraderFailure: some would not end.
-    """
-    deadline = time.monotonic() + patience
-    while left := marked(mark):
-        for one in left:
-            try:
+    def all_ended() -> bool:
+        for one in (left := marked(mark)):
+            with suppress(psutil.NoSuchProcess):
                 one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        if time.monotonic() > deadline:
-            raise GraderFailure(f"processes could not be ended: {left}")
-        time.sleep(0.05)
+        return not left
+
+    if not comes_true(all_ended, patience, pause=0.05):
+        raise GraderFailure(f"processes could not be ended: {marked(mark)}")
 
 
 def marked(mark: str) -> list[psutil.Process]:
@@ -154,10 +157,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
-    """Seconds of processor time and megabytes of resident memory, of those that still run.
-
-    Memory that several of them share counts for each.
-    """
+    """Seconds of CPU time and megabytes of resident memory, of those that still run; shared memory counts for each."""
     seconds = megabytes = 0.0
     for process in processes:
         with suppress(psutil.Error):
@@ -168,10 +168,8 @@ def used(processes: Iterable[psutil.Process]) -> tuple[float, float]:
 
 def left_behind(process: subprocess.Popen, patience: float = 5) -> list[psutil.Process]:
     """What a process that has ended left running; some helpers of Python's end a moment after it."""
-    deadline = time.monotonic() + patience
-    while (left := marked(process.mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
+    comes_true(lambda: not marked(process.mark), patience)
+    return marked(process.mark)
 
 
 def free_port() -> int:
@@ -190,3 +188,10 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def need_free(port: int, command: str) -> None:
+    """Raise a Problem where no server could listen on a port; command: the one of make that wants to."""
+    if not is_free(port):
+        other = f"{command} PORT={port + 1}"
+        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: {other}")

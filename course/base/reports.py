@@ -1,7 +1,10 @@
 """What the reports of measurements share: facts about the machine, tables, CSV, pictures."""
 
 import csv
+import json
 import platform
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -32,19 +35,18 @@ def here() -> str:
 
 def cpu_model() -> str:
     """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
-def table(title: str, *columns: str, words: int = 1) -> Table:
-    """An empty table with these columns; the first `words` hold words, the others numbers."""
+def table(title: str, *columns: str, rows: Iterable[Iterable[str]] = (), words: int = 1) -> Table:
+    """A table with these columns and rows; the first `words` columns hold words, the others numbers."""
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     for place, column in enumerate(columns):
         made.add_column(column, justify="left" if place < words else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
     return made
 
 
@@ -63,6 +65,20 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def write(folder: Path, rows: list[dict[str, Any]], measurements: dict) -> None:
+    """Write the rows of the table to table.csv, and all that was measured to measurements.json."""
+    write_csv(folder / "table.csv", rows)
+    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+
+
+def bars(axes, values: list[list[float]], **look: Any) -> None:
+    """Draw a bar for each list of values: their median, and a line from the least to the most."""
+    middle = [median(several) for several in values]
+    least = [at - min(several) for at, several in zip(middle, values, strict=True)]
+    most = [max(several) - at for at, several in zip(middle, values, strict=True)]
+    axes.bar(range(len(values)), middle, 0.6, yerr=[least, most], capsize=4, **look)
 
 
 def save_picture(figure, path: Path, title: str = "") -> None:

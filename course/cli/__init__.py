@@ -23,11 +23,7 @@ def before_any_command() -> None:
 
 
 def main() -> None:
-    """Run the command on the command line.
-
-    Raises:
-        Problem: the command line, or a variable of make, is not what the command takes.
-    """
+    """Run the command on the command line; raises Problem where it, or a variable of make, is not what is expected."""
     try:
         sys.exit(app(standalone_mode=False))
     except typer.BadParameter as error:

@@ -17,11 +17,10 @@ from serving import Problem
 app = typer.Typer()
 REPORTS = ROOT / "reports"
 
+NUMBERS = "Such as '04 07'. Without any: all."
 Numbers = Annotated[
     Sequence[Exercise] | None,
-    Option(
-        "--ex", parser=manifest.find_several, envvar="EX", metavar="NUMBERS", help="Such as '04 07'. Without any: all."
-    ),
+    Option("--ex", parser=manifest.find_several, envvar="EX", metavar="NUMBERS", help=NUMBERS),
 ]
 RunIn = Annotated[Isolation, Option("--isolation", envvar="ISOLATION", help="What submitted code runs in.")]
 Jobs = Annotated[int, Option(min=1, max=64, envvar="JOBS", help="How many exercises to grade at the same time.")]
@@ -29,58 +28,51 @@ Limit = Annotated[int, Option(min=1, max=86_400, envvar="TIME", help="Seconds fo
 Private = Annotated[Path | None, Option(envvar="PRIVATE", help="A folder of extra tests: test_exNN_name.py.")]
 
 
+SUBMISSION = Option(envvar="SUBMISSION", help="One submission: a folder like exercises/, or an archive.")
+OUTPUT = Option(envvar="OUTPUT", help="Where the reports go.", show_default="reports/grades")
+
+
 @app.command()
 def grade(
-    submission: Annotated[
-        Path | None, Option(envvar="SUBMISSION", help="One submission: a folder like exercises/, or an archive.")
-    ] = None,
+    submission: Annotated[Path | None, SUBMISSION] = None,
     submissions: Annotated[Path | None, Option(envvar="SUBMISSIONS", help="A folder of submissions.")] = None,
     exercises: Numbers = None,
     jobs: Jobs = 1,
     isolation: RunIn = "process",
     private: Private = None,
     limit: Limit = 600,
-    output: Annotated[
-        Path, Option(envvar="OUTPUT", help="Where the reports go.", show_default="reports/grades")
-    ] = REPORTS / "grades",
+    output: Annotated[Path, OUTPUT] = REPORTS / "grades",
     fresh: Annotated[bool, Option("--fresh", help="Ignore the results of earlier runs.")] = False,
 ) -> None:
     """Grade one submission or a class. Run it again, and it continues where it stopped."""
-    from course.grading.grade import grade as grade_all
-    from course.grading.plan import Plan
+    from course.grading import grade as grading
+    from course.grading import handed_in
+    from course.grading.run import Options
     from course.grading.terminal import print_results
 
-    plan = Plan.make(
-        submission=submission,
-        submissions=submissions,
-        exercises=exercises,
-        jobs=jobs,
-        isolation=isolation,
-        private=private,
-        limit=limit,
-        output=output,
-        fresh=fresh,
-    )
+    chosen = handed_in.chosen(submission, submissions)
+    options = Options(isolation, limit, handed_in.private_folder(private))
+    plan = grading.Plan(chosen, list(exercises or manifest.exercises()), options, jobs, output.resolve(), fresh)
     try:
-        results = grade_all(plan, console)
+        results = grading.grade(plan, console)
     except KeyboardInterrupt:
         console.print("[bold]Stopped. All results so far are kept. Run the same command to continue.[/]")
         raise typer.Exit(130) from None
     except OSError as error:  # a full disk, above all
         raise Problem(f"{error}. All results so far are kept. Fix this, then run the same command.") from error
-    print_results(results, plan, console)
+    print_results(results, plan.output, console)
     if not all(result.final for result in results):
         raise typer.Exit(1)
+
+
+WITHOUT_DOCKER = Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker.")
 
 
 @app.command()
 def gradescope(
     exercises: Numbers = None,
     private: Private = None,
-    isolation: Annotated[
-        Literal["process", "limits", "none"],
-        Option(envvar="ISOLATION", help="What submitted code runs in; there is no Docker."),
-    ] = "process",
+    isolation: Annotated[Literal["process", "limits", "none"], WITHOUT_DOCKER] = "process",
     jobs: Jobs = 2,
     limit: Limit = 600,
     output: Annotated[Path, Option(help="Where the archive goes.")] = REPORTS / "gradescope" / "autograder.zip",

@@ -12,7 +12,7 @@ from typer import Option
 from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise, Payload
-from course.base.processes import is_free
+from course.base.processes import is_free, need_free
 from course.cli import models
 from course.student import guide, watch
 from serving import Problem
@@ -20,6 +20,7 @@ from serving import Problem
 app = typer.Typer()
 console = guide.console
 SOLUTIONS = ROOT / "solutions"
+REPORT = ROOT / "reports" / "images"
 
 Number = Annotated[
     Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", metavar="NUMBER", help="An exercise.")
@@ -53,7 +54,7 @@ def docs() -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, Option(envvar="MODEL", help="One classifier; without it, all you need.")] = "",
+    model: Annotated[str, Option(envvar="MODEL", help="A classifier of torchvision; without it, all you need.")] = "",
 ) -> None:
     """Export the models that the services need, or one other model."""
     for name in [model] if model else ["resnet18", *models.ARCHITECTURES]:
@@ -62,8 +63,7 @@ def export(
 
 @app.command()
 def netron(
-    exercise: Number = "03",
-    browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True,
+    exercise: Number = "03", browser: Annotated[bool, Option(envvar="BROWSER", help="Open a browser.")] = True
 ) -> None:
     """Show the graph of the exported model; with exercise 06, the optimised graph beside it."""
     graphs = {"03": ["models/resnet18.onnx"], "06": ["models/resnet18.onnx", "models/resnet18.optimized.onnx"]}
@@ -79,29 +79,28 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     service = manifest.find_service(exercise.number).service
     if not (folder / service).is_file():
         raise Problem(f"There is no {folder / service}.")
-    if not is_free(port):
-        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: make serve PORT={port + 1}")
+    need_free(port, "make serve")
     models.need_to_serve(exercise.models)
     if exercise.app:
-        console.print(f"[bold]python {folder / service} --port {port}[/]")
-        console.print(f"Swagger: http://localhost:{port}   Stop: Ctrl-C   In a second terminal:")
-        console.print(f"curl --data-binary @data/cat.png http://localhost:{port}/classify")
-        become(str(folder / service), "--port", str(port))
-    # Ctrl-C gives running requests 10 s to finish.
-    words = [f"{Path(service).stem}:ImageClassifierService", "--port", str(port)]
-    words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
-    client = "make client" if port == 3000 else f"make client PORT={port}"
-    console.print(f"[bold]bentoml serve {' '.join(words)}[/]")
-    console.print(f"Swagger: http://localhost:{port}   In a second terminal: {client}   Stop: Ctrl-C")
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    become("-m", "bentoml", "serve", *words)
+        words = [str(folder / service), "--port", str(port)]
+        shown, client = ["python", *words], f"curl --data-binary @data/cat.png http://localhost:{port}/classify"
+    else:
+        # Ctrl-C gives running requests 10 s to finish.
+        words = ["-m", "bentoml", "serve", f"{exercise.module}:ImageClassifierService", "--port", str(port)]
+        words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
+        shown, client = words[1:], "make client" if port == 3000 else f"make client PORT={port}"
+        os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    console.print(f"[bold]{' '.join(shown)}[/]")
+    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C")
+    console.print(f"In a second terminal: {client}")
+    become(*words)
 
 
 def images_in(text: str) -> list[Path]:
     """Image files, separated by spaces. Raises Problem if one does not exist."""
     paths = [Path(file) for file in text.split()]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise Problem(f"IMAGE={text}: there is no file {missing[0]}.")
+    if missing := next((path for path in paths if not path.is_file()), None):
+        raise Problem(f"IMAGE={text}: there is no file {missing}.")
     return paths
 
 
@@ -155,9 +154,9 @@ def bento(exercise: Number = "10", folder: Folder = SOLUTIONS) -> None:
     """Pack the service of an exercise with its model: `bentoml build`."""
     from course.images import containers
 
-    containers.find(exercise.number)
-    models.need(exercise.models)
-    containers.bento(exercise.number, folder)
+    service = containers.find(exercise.number)
+    models.need(service.models)
+    containers.bento(service, folder)
 
 
 @app.command()
@@ -165,10 +164,10 @@ def containerize(exercise: Number = "10", by: By = "bento", folder: Folder = SOL
     """Build an image of the service of an exercise."""
     from course.images import containers
 
-    containers.find(exercise.number, by)
+    service = containers.find(exercise.number, by)
     if by == "hand":
-        models.need(exercise.models)
-    containers.containerize(exercise.number, by, folder)
+        models.need(service.models)
+    containers.containerize(service, by, folder)
 
 
 @app.command()
@@ -176,7 +175,7 @@ def run_container(exercise: Number = "10", by: By = "bento", port: Port = 3000) 
     """Run the image of the service of an exercise: `docker run`."""
     from course.images import containers
 
-    containers.run_container(exercise.number, by, port)
+    containers.run_container(containers.find(exercise.number, by), by, port)
 
 
 @app.command()
@@ -192,9 +191,7 @@ def compare_images(
     words: Words = "",
     rounds: Rounds = 5,
     fresh: Annotated[bool, Option(envvar="FRESH", help="Build them without cache, and measure that.")] = True,
-    output: Annotated[Path, Option(help="Where the report goes.", show_default="reports/images")] = ROOT
-    / "reports"
-    / "images",
+    output: Annotated[Path, Option(help="Where the report goes.", show_default="reports/images")] = REPORT,
 ) -> None:
     """Compare images: build time, size of each layer, start-up, first prediction."""
     from course.images.build import COMPARED, chosen

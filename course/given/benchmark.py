@@ -1,7 +1,6 @@
 """The benchmark around exercise 05: what is measured, and the report."""
 
 import json
-import os
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import groupby
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 from rich.console import Console
 
 from course.base import reports
 from course.base.files import whole_folder, writable
-from course.base.processes import job as in_a_process
-from course.given.turns import LIMIT, latencies, medians, take_turns, taken_on
+from course.base.processes import job
+from course.given.turns import CORES, LIMIT, latencies, medians, take_turns, taken_on
 from serving import Problem
 
 # As the headings of the table show them.
@@ -54,19 +52,14 @@ class Plan(NamedTuple):
     @classmethod
     def make(
         cls,
-        *,
         quick: bool,
-        sizes: list | None,
-        batches: list | None,
+        sizes: list[int] | None,
+        batches: list[int] | None,
         rounds: int | None,
         threads: int | None,
         lie: Lie | None,
     ) -> "Plan":
-        """Fill in what was not given.
-
-        Raises:
-            Problem: a size or batch that cannot be measured.
-        """
+        """Fill in what was not given; raises Problem for a size or a batch that cannot be measured."""
         small = quick or lie is not None
         sizes = sorted(set(sizes or ([224] if small else [224, 448, 896])))
         batches = sorted(set(batches or ([1, 8] if small else [1, 8, 32])))
@@ -74,9 +67,8 @@ class Plan(NamedTuple):
             raise Problem(f"--size {bad[0]}: a size is a number of pixels from 32 to 2048.")
         if bad := [batch for batch in batches if not 1 <= batch <= 256]:
             raise Problem(f"--batch {bad[0]}: a batch is 1 to 256 images.")
-        threads = threads or psutil.cpu_count(logical=False) or os.cpu_count()
         runtimes = [BASELINE, CANDIDATE] if lie else QUICK if quick else list(HEADINGS)
-        return cls(runtimes, sizes, batches, rounds or (3 if small else 2), threads, lie)
+        return cls(runtimes, sizes, batches, rounds or (3 if small else 2), threads or CORES, lie)
 
     def jobs(self, models: Path) -> dict[str, dict]:
         """What the processes have to do, by runtime; models is the folder with the files."""
@@ -100,11 +92,7 @@ class Plan(NamedTuple):
 
 
 def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, output: Path) -> None:
-    """Measure, compare outputs, print the tables, write plots and all measurements to a folder.
-
-    Raises:
-        Problem: no model, outputs that differ, a folder that cannot be written.
-    """
+    """Measure, compare outputs, print tables, write a report; raises Problem: no model, other outputs, no room."""
     # Here and not above: a turn loads the exercise, which imports this module, and measures its own imports.
     from serving.model import MODELS_DIR, open_model, weights
 
@@ -112,17 +100,16 @@ def benchmark(plan: Plan, exercise: Path, measure: Callable, speedup: Callable, 
     provenance = weights(open_model())
     with writable(output):
         models = export_models(plan, provenance, MODELS_DIR / "benchmark")
-        turns, absent = take_turns(plan.jobs(models), plan.rounds, exercise, BASELINE, console)
+        turns, absent = take_turns(plan.jobs(models), plan.rounds, BASELINE, console, exercise)
         rows = latencies(turns, [CANDIDATE], BASELINE, speedup)
         print_latencies(plan, rows)
         print_cold_starts(turns)
-        for runtime, reason in absent.items():
-            console.print(f"{runtime} did not work here: {reason}", style="yellow")
+        for sentence in absent:
+            console.print(sentence, style="yellow")
         write_report(plan, turns, rows, taken_on(turns) | {"weights": provenance}, output)
     if plan.lie:
-        console.print(
-            f"This was the lie {plan.lie.value!r}: compare with the same command without --lie.", style="bold yellow"
-        )
+        said = f"This was the lie {plan.lie.value!r}: compare with the same command without --lie."
+        console.print(said, style="bold yellow")
     console.print(f"All measurements and two plots are in {output}/. Next: make optimize")
 
 
@@ -130,44 +117,30 @@ def export_models(plan: Plan, provenance: str, folder: Path) -> Path:
     """Export models/resnet18.onnx's weights once more, with dynamic height and width; reuse what is there."""
     exporters = [runtime.split()[1] for runtime in plan.runtimes if runtime.startswith("onnxruntime")]
     made_from = folder / "made_from.json"
-    known = json.loads(made_from.read_text()) if made_from.exists() else None
-    if known != provenance or not all((folder / f"{name}.onnx").exists() for name in exporters):
+    there = all(path.exists() for path in [made_from, *(folder / f"{name}.onnx" for name in exporters)])
+    if not there or json.loads(made_from.read_text()) != provenance:
         task = {"exporters": exporters, "output": str(folder)}
-        try:
-            with (
-                console.status("Exporting with dynamic height and width ..."),
-                in_a_process("course.given.benchmark_export", task, limit=LIMIT),
-            ):
-                pass
-        except RuntimeError as error:
-            raise Problem(f"The export for the benchmark failed: {error}") from error
+        with (
+            console.status("Exporting with dynamic height and width ..."),
+            job("The export for the benchmark", "course.given.benchmark_export", task, limit=LIMIT),
+        ):
+            pass
     return folder
 
 
 def print_latencies(plan: Plan, rows: list[dict]) -> None:
     """Median latency of each runtime, and the speed-up with its interval; fits 80 columns."""
-    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
-    table = reports.table(
-        f"Median milliseconds for a batch, {plan.threads} threads (quartiles are in the report)",
-        "size x\nbatch",
-        *(HEADINGS[runtime] for runtime in runtimes),
-        f"{HEADINGS[CANDIDATE]}\nover eager\n(95% interval)",
-        words=0,
-    )
+    shown = []
     for (size, batch), group in groupby(rows, lambda row: (row["size"], row["batch"])):
         own = {row["runtime"]: row for row in group}
-        candidate = own[CANDIDATE]
-        table.add_row(
-            f"{size} x {batch}",
-            *(milliseconds(row["median_ms"]) for row in own.values()),
-            f"{candidate['speedup']:.2f} ({candidate['low']:.2f}-{candidate['high']:.2f})",
-        )
-    console.print(table)
-
-
-def milliseconds(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        candidate, medians = own[CANDIDATE], (row["median_ms"] for row in own.values())
+        numbers = [f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in medians]
+        interval = f"{candidate['speedup']:.2f} ({candidate['low']:.2f}-{candidate['high']:.2f})"
+        shown.append([f"{size} x {batch}", *numbers, interval])
+    title = f"Median milliseconds for a batch, {plan.threads} threads (quartiles are in the report)"
+    columns = [HEADINGS[runtime] for runtime in dict.fromkeys(row["runtime"] for row in rows)]
+    columns.append(f"{HEADINGS[CANDIDATE]}\nover eager\n(95% interval)")
+    console.print(reports.table(title, "size x\nbatch", *columns, rows=shown, words=0))
 
 
 def print_cold_starts(turns: list[dict]) -> None:
@@ -179,20 +152,20 @@ def print_cold_starts(turns: list[dict]) -> None:
         "memory\nthen\n(MB)": "first_prediction_megabytes",
         "peak\nmemory\n(MB)": "peak_megabytes",
     }
-    table = reports.table("A new process: medians over the rounds", "runtime", *columns)
-    for runtime, (*seconds, memory, peak) in medians(turns, *columns.values()).items():
-        table.add_row(runtime, *(f"{value:.2g}" for value in seconds), f"{memory:.0f}", f"{peak:.0f}")
-    console.print(table)
+    found = medians(turns, *columns.values()).items()
+    rows = [
+        [one, *(f"{value:.2g}" for value in values[:3]), *(f"{value:.0f}" for value in values[3:])]
+        for one, values in found
+    ]
+    console.print(reports.table("A new process: medians over the rounds", "runtime", *columns, rows=rows))
 
 
 def write_report(plan: Plan, turns: list[dict], rows: list[dict], machine: dict, output: Path) -> None:
     """table.csv, measurements.json, latency_by_size.png and throughput_by_batch.png."""
+    lie = f", the lie {plan.lie}" if plan.lie else ""
+    title = f"resnet18: median and quartiles. {machine['cpu']}, {plan.threads} threads, {plan.rounds} rounds{lie}"
     with whole_folder(output) as folder:
-        reports.write_csv(folder / "table.csv", rows)
-        everything = {"machine": machine, "plan": plan._asdict(), "turns": turns}
-        (folder / "measurements.json").write_text(json.dumps(everything, indent=1))
-        lie = f", the lie {plan.lie}" if plan.lie else ""
-        title = f"resnet18: median and quartiles. {machine['cpu']}, {plan.threads} threads, {plan.rounds} rounds{lie}"
+        reports.write(folder, rows, {"machine": machine, "plan": plan._asdict(), "turns": turns})
         plot(rows, "size", folder / "latency_by_size.png", title)
         plot(rows, "batch", folder / "throughput_by_batch.png", title)
 
@@ -203,9 +176,8 @@ def plot(rows: list[dict], axis: str, path: Path, title: str) -> None:
 
     panel = "batch" if axis == "size" else "size"
     ticks, panels = (sorted({row[name] for row in rows}) for name in (axis, panel))
-    figure, plots = plt.subplots(
-        1, len(panels), figsize=(4.6 * len(panels) + 1, 4.4), squeeze=False, layout="constrained"
-    )
+    size = (4.6 * len(panels) + 1, 4.4)
+    figure, plots = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for one, value in zip(plots[0], panels, strict=True):
         for runtime in dict.fromkeys(row["runtime"] for row in rows):
             own = [row for row in rows if (row["runtime"], row[panel]) == (runtime, value)]

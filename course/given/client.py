@@ -19,14 +19,9 @@ MAX_BYTES = 64 * 2**20  # the largest archive that the service takes
 
 @contextmanager
 def talking_to(url: str, start: str) -> Iterator[None]:
-    """Make one sentence of whatever the block raises while it talks to a service.
+    """Make one sentence, a Problem, of whatever the block raises while it talks to a service at a URL.
 
-    Args:
-        url: where the service listens.
-        start: the command that starts it.
-
-    Raises:
-        Problem: nothing responds, something else listens there, or the service failed.
+    start: the command that starts the service.
     """
     try:
         yield
@@ -48,14 +43,12 @@ def answer_of(response: httpx.Response) -> dict:
 
 
 def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
-    """Print a table of images with their labels, and where the weights came from.
+    """Print a table of images with their best labels, where the weights came from, and what was refused.
 
-    Args:
-        answers: pairs of a name and a service's answer: {"predictions": [...], "weights": ...}, or {"error": why}.
-        best: how many of each image's labels to print.
+    answers: pairs of a name and a service's answer: {"predictions": [...], "weights": ...}, or {"error": why}.
 
     Raises:
-        Problem: images were refused; after the table, one line for each of them.
+        Problem: images were refused; one line for each of them.
     """
     answers = [(name.translate({ord(one): "?" for one in name if not one.isprintable()}), a) for name, a in answers]
     classified = [(name, answer) for name, answer in answers if "error" not in answer]
@@ -63,9 +56,9 @@ def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
         (name, [(one["label"], one["probability"]) for one in answer["predictions"][:best]])
         for name, answer in classified
     )
-    for _, answer in classified[:1]:
-        console.print(f"Weights: {answer['weights']}", markup=False)
-        warn_of_random(answer["weights"])
+    if classified:
+        console.print(f"Weights: {classified[0][1]['weights']}", markup=False)
+        warn_of_random(classified[0][1]["weights"])
     if refused := [f"{name} was refused: {answer['error']}" for name, answer in answers if "error" in answer]:
         raise Problem("\n".join(refused))
 
@@ -89,16 +82,11 @@ def read(file: Path) -> bytes:
 
 
 def packed(images: Path) -> bytes:
-    """A zip archive as it is, or a new one of the images in a folder, not compressed: images already are.
-
-    Raises:
-        Problem: it cannot be read, is too large, or has no images.
-    """
+    """An archive as it is, or a new one of the images in a folder, stored; raises Problem: too large, or no image."""
     try:
         folder = images.is_dir()
-        files = [images]
-        if folder:
-            files = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
+        found = (file for file in images.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
+        files = sorted(found) if folder else [images]
         if not files:
             raise Problem(f"There is no image in {images}: no file ends in {', '.join(sorted(IMAGES))}.")
         size = sum(file.stat().st_size for file in files)

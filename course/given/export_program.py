@@ -16,25 +16,19 @@ from course.given.weights import load_again
 from serving.model import labels, open_model, weights
 
 
-def export_program(onnx: Path, output: Path) -> None:
-    """Save with torch.export the model that is in an ONNX file: the same weights, labels, dynamic batch axis."""
+def main(
+    onnx: Annotated[Path, Argument(help="The ONNX file.")], output: Annotated[Path, Argument(help="Where it goes.")]
+) -> None:
+    """Save the model of an ONNX file with torch.export: the same weights, labels, dynamic batch axis."""
     session = open_model(onnx)
     model = load_again(session.get_modelmeta().custom_metadata_map.get("architecture", ""), weights(session))
-    program = torch.export.export(
-        model, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: torch.export.Dim("batch")},)
-    )
+    example, batch = (torch.zeros(2, 3, 224, 224),), torch.export.Dim("batch")
+    program = torch.export.export(model, example, dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, which do not belong in an image
     extra = {"labels": json.dumps(labels(session)), "weights": weights(session)}
     with whole_folder(output.parent, prefix=".export-") as folder:
         torch.export.save(program, folder / output.name, extra_files=extra)
-
-
-def main(
-    onnx: Annotated[Path, Argument(help="The ONNX file.")], output: Annotated[Path, Argument(help="Where it goes.")]
-) -> None:
-    """Export a model as a PyTorch program."""
-    export_program(onnx, output)
     print(f"{output}: the model of {onnx} as a PyTorch program.")
 
 

@@ -1,6 +1,5 @@
 """The picture of exercise 06: the first block of a network, before and after its graph was optimised."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -23,18 +22,13 @@ def first_block(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         if len([tensor for tensor in node.input if tensor and tensor not in constants]) > 1:
             behind = [other for other in graph.node if node.output[0] in other.input]
             relu = behind[:1] if [other.op_type for other in behind] == ["Relu"] else []
-            return [*_ancestors(graph.node[:i], node), node, *relu]
+            needed, found = set(node.input), [node, *relu]
+            for earlier in reversed(graph.node[:i]):
+                if needed.intersection(earlier.output):
+                    needed |= set(earlier.input)
+                    found.insert(0, earlier)
+            return found
     return list(graph.node)
-
-
-def _ancestors(nodes: Iterable[onnx.NodeProto], last: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Those nodes, in order, that the last one needs."""
-    needed, found = set(last.input), []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed |= set(node.input)
-            found.insert(0, node)
-    return found
 
 
 def draw_first_blocks(shown: dict[str, tuple[Path, list[dict]]], path: Path) -> None:
@@ -46,9 +40,8 @@ def draw_first_blocks(shown: dict[str, tuple[Path, list[dict]]], path: Path) -> 
         nodes = first_block(onnx.load(file).graph)
         columns[name] = (nodes, {fusion["output"]: " + ".join(fusion["from"]) for fusion in found})
     height = max(len(nodes) for nodes, _ in columns.values())
-    figure, plots = plt.subplots(
-        1, len(columns), figsize=(3.9 * len(columns), 0.95 * height + 1.6), layout="constrained"
-    )
+    size = (3.9 * len(columns), 0.95 * height + 1.6)
+    figure, plots = plt.subplots(1, len(columns), figsize=size, layout="constrained")
     for plot, (name, (nodes, parts)) in zip(plots, columns.items(), strict=True):
         _draw(plot, nodes, parts)
         plot.set(title=f"{name}: {len(nodes)} nodes", xlim=(-2.1, 2.1), ylim=(-height - 0.2, 1.0))
@@ -72,9 +65,8 @@ def _draw(plot, nodes: list[onnx.NodeProto], parts: dict[str, str]) -> None:
     for i, node in enumerate(nodes):
         name = without_domain(f"{node.domain}.{node.op_type}".removeprefix("."))
         look = {"facecolor": COLOURS.get(name, "#f2f2f2"), "edgecolor": "#444444"}
-        plot.add_patch(
-            FancyBboxPatch((-1.25, -i - HALF), 2.5, 2 * HALF, boxstyle="round,pad=0,rounding_size=0.1", **look)
-        )
+        look["boxstyle"] = "round,pad=0,rounding_size=0.1"
+        plot.add_patch(FancyBboxPatch((-1.25, -i - HALF), 2.5, 2 * HALF, **look))
         fused = parts.get(node.output[0])
         text(-i + (0.1 if fused else 0), name, weight="bold")
         if fused:

@@ -79,9 +79,6 @@ def demonstrate(size: int, folder: Path) -> dict:
 
     Returns:
         {"error": protobuf's, of saving it in one file, or "", "graph_bytes": int, "data_bytes": int}
-
-    Raises:
-        Problem: ONNX Runtime answers other rows than those that were saved.
     """
     path, last = folder / "large.onnx", size // ROW - 1
     with _timed(f"make {TABLES} tables, {size / 1e9:.2f} GB in all"):
@@ -89,11 +86,8 @@ def demonstrate(size: int, folder: Path) -> dict:
     with _timed("save graph and weights in one file"):
         error = save_in_one_file(model, folder / "one_file.onnx")
     if error:
-        console.print(
-            f"          failed: over protobuf's limit of {LIMIT / 1e9:.2f} GB. All it says is: {error}",
-            style="yellow",
-            markup=False,
-        )
+        said = f"          failed: over protobuf's limit of {LIMIT / 1e9:.2f} GB. All it says is: {error}"
+        console.print(said, style="yellow", markup=False)
     with _timed("save the graph, and the weights in a second file"):
         data = save_in_two_files(model, path)
     del model
@@ -107,11 +101,7 @@ def demonstrate(size: int, folder: Path) -> dict:
 
 
 def require_room(size: int, folder: Path) -> None:
-    """Print what is needed, and refuse to begin where there is less.
-
-    Raises:
-        Problem: too little disk or memory is free.
-    """
+    """Print what is needed; raises Problem if less disk or memory is free."""
     # Beyond the limit the first file is never written. Memory: the model, and what protobuf tries to make of it.
     disk, memory = (size if size > LIMIT else 2 * size) * 1.01, 3 * size
     free_disk, free_memory = shutil.disk_usage(folder).free, psutil.virtual_memory().available
@@ -144,9 +134,8 @@ def main(
         raise Problem(f"The model could not be written to {MODELS_DIR}: {error.strerror or error}.") from error
     except MemoryError as error:
         raise Problem("There was not enough memory.") from error
-    console.print(
-        f"In two files: {result['graph_bytes']} bytes of graph, {result['data_bytes'] / 1e9:.2f} GB of weights."
-    )
+    graph, data = result["graph_bytes"], result["data_bytes"]
+    console.print(f"In two files: {graph} bytes of graph, {data / 1e9:.2f} GB of weights.")
     if not result["error"]:
         console.print(f"One file works as well: {megabytes} MB are below protobuf's limit of {LIMIT / 1e9:.2f} GB.")
 

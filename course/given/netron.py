@@ -6,83 +6,68 @@ country, reports to another, and refuses to draw 180 days after its release.
 
 import re
 import signal
+import socket
 import threading
 import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import netron
+import uvicorn
 from rich.console import Console
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from serving import Problem
 
 PAGE = Path(netron.__file__).parent
 
 
-class _Page(SimpleHTTPRequestHandler):
-    """netron's files, with the model at /data/NAME."""
+def application(model: Path) -> Starlette:
+    """The files of netron, and in /data/ the model with weights that it keeps in a second file; nothing else of its folder."""
+    name = quote(model.name)
+    # Without a date the page takes itself for new; version 0.0.0, which is netron's own in development, reports nothing.
+    tags = f'<meta name="type" content="Python"><meta name="version" content="0.0.0"><meta name="file" content="/data/{name}"><meta name="name" content="{name}">'
+    html = re.sub(r'<meta name="date" content=".*">', "", (PAGE / "index.html").read_text())
+    html = re.sub(r'<meta name="version" content=".*">', tags, html)
 
-    def __init__(self, *arguments, model: Path, **options) -> None:
-        self.model = model
-        super().__init__(*arguments, directory=str(PAGE), **options)
+    async def page(_: Request) -> Response:
+        # The cookie answers what the page would ask: it does not report.
+        return HTMLResponse(html, headers={"Set-Cookie": "consent=0"})
 
-    def do_GET(self) -> None:
-        if self.path.partition("?")[0] not in ("/", "/index.html"):
-            return super().do_GET()
-        name = quote(self.model.name)
-        # Without a date the page takes itself for new; version 0.0.0, which is netron's own in development, reports nothing.
-        tags = f'<meta name="type" content="Python"><meta name="version" content="0.0.0"><meta name="file" content="/data/{name}"><meta name="name" content="{name}">'
-        html = (PAGE / "index.html").read_text()
-        html = re.sub(r'<meta name="date" content=".*">', "", html)
-        page = re.sub(r'<meta name="version" content=".*">', tags, html).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(page)))
-        self.send_header("Set-Cookie", "consent=0")  # to what it would report: it is not asked, and does not report
-        self.end_headers()
-        self.wfile.write(page)
+    async def data(request: Request) -> Response:
+        name, weights = request.path_params["name"], model.parent.glob(f"{model.stem}*.data")
+        known = name in {model.name, *(file.name for file in weights)}
+        return FileResponse(model.parent / name) if known else Response(status_code=404)
 
-    def translate_path(self, path: str) -> str:
-        """The model, and weights that it keeps in a second file; of its folder nothing else."""
-        folder, _, name = unquote(path.partition("?")[0]).rpartition("/")
-        shown = {self.model.name, *(data.name for data in self.model.parent.glob(f"{self.model.stem}*.data"))}
-        return str(self.model.parent / name) if folder == "/data" and name in shown else super().translate_path(path)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: the page asks for many files."""
+    files = Mount("/", StaticFiles(directory=PAGE))
+    return Starlette(routes=[Route("/", page), Route("/index.html", page), Route("/data/{name}", data), files])
 
 
 @contextmanager
 def shown(model: Path, port: int) -> Iterator[str]:
-    """Show a model on a port of this machine, 0 for a free one, as long as the block lasts; gives the URL.
-
-    Raises:
-        Problem: the port is taken.
-    """
+    """Show a model on a port of this machine, 0 for a free one, within the block; gives the URL, or raises Problem."""
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Page, model=model))
+        listener = socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise Problem(f"Port {port} is taken, or not allowed. Without --port a free one is found.") from error
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
+    server = uvicorn.Server(uvicorn.Config(application(model), log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://localhost:{server.server_port}"
+        yield f"http://localhost:{listener.getsockname()[1]}"
     finally:
-        server.shutdown()
-        server.server_close()
+        server.should_exit = True
         thread.join()
 
 
 def view(models: list[Path], port: int, browser: bool) -> None:
-    """Show models side by side until Ctrl-C: from a port on, or, where that is 0, on free ones.
-
-    Raises:
-        Problem: a port is taken.
-    """
+    """Show models side by side until Ctrl-C: from a port on, or, where that is 0, on free ones."""
     console = Console(soft_wrap=True, highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:

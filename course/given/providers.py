@@ -11,8 +11,7 @@ from serving import Problem
 def require_known(wanted: list[str]) -> None:
     """Refuse names that no build of ONNX Runtime has: ONNX Runtime itself prints an error and takes the CPU.
 
-    Raises:
-        Problem: wanted is empty, or holds an unknown name; the sentence suggests names like it.
+    Raises Problem for none, or for an unknown name, and suggests names like it.
     """
     if not wanted:
         raise Problem("Name at least one execution provider: without one, ONNX Runtime silently takes the CPU.")
@@ -30,12 +29,7 @@ def _stem(name: str) -> str:
 
 
 def why_not(name: str, nodes: dict[str, int]) -> str:
-    """Why a wanted provider runs none of the model's nodes, as half a sentence.
-
-    Args:
-        name: the provider.
-        nodes: how many nodes each provider of the session runs.
-    """
+    """Why a wanted provider runs none of the nodes (by provider, of a session), as half a sentence."""
     if name not in ort.get_available_providers():
         return f"this build of ONNX Runtime ({ort.__version__}) does not have it"
     if name not in nodes:

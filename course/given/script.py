@@ -6,8 +6,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
-from course.base.home import give_bentoml_a_home
-from course.base.proxies import never_proxy_this_machine
+from course.base.environment import give_bentoml_a_home, never_proxy_this_machine
 from serving import Problem
 
 

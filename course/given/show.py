@@ -42,15 +42,11 @@ def print_summary(path: Path, facts: dict) -> None:
     """Print exercise 02's facts about a model file, those of describe(), as two tables."""
     values = [(kind, value) for kind in ("input", "output") for value in facts[f"{kind}s"]]
     origin = facts["metadata"].get("weights", "of unknown origin")
-    rows = [
-        ("opset", facts["opset"]),
-        *((kind, f"{one['name']}: {one['type']} ({', '.join(map(str, one['shape']))})") for kind, one in values),
-        *(
-            ("dynamic axes", f"{name}: {', '.join(map(str, axes)) or 'none'}")
-            for name, axes in facts["dynamic_axes"].items()
-        ),
-        ("weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {origin}"),
-    ]
+    rows = [("opset", facts["opset"])]
+    rows += [(kind, f"{one['name']}: {one['type']} ({', '.join(map(str, one['shape']))})") for kind, one in values]
+    axes = facts["dynamic_axes"].items()
+    rows += [("dynamic axes", f"{name}: {', '.join(map(str, found)) or 'none'}") for name, found in axes]
+    rows.append(("weights", f"{facts['weights_bytes'] / 1e6:.1f} MB, {origin}"))
     print_table(rows, title=str(path))
     operators = facts["operators"]
     print_table(operators.items(), "operator", ">nodes", title=f"{sum(operators.values())} nodes")

@@ -91,24 +91,21 @@ def import_runtime(runtime: str) -> dict[str, str]:
 
 def load_runner(own: ModuleType, job: dict) -> Runner:
     """The exercise's function from images (batch, 3, size, size) float32 to logits (batch, 1000) float32."""
-    path, threads = Path(job["path"]), job["threads"]
-    if job["runtime"].startswith("pytorch"):
-        return own.pytorch_runner(resnet18(path, job["runtime"]), threads, **job["options"])
-    return own.onnxruntime_runner(path, threads, **job["options"])
-
-
-def resnet18(checkpoint: Path, runtime: str):
-    """The PyTorch model with the weights of a checkpoint: eager, in channels-last order, or compiled."""
+    path, runtime, threads = Path(job["path"]), job["runtime"], job["threads"]
+    if not runtime.startswith("pytorch"):
+        return own.onnxruntime_runner(path, threads, **job["options"])
     import torch
     import torchvision
 
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = torchvision.models.resnet18(weights=None)
-    model.load_state_dict(torch.load(checkpoint, weights_only=True), assign=True)
+    model.load_state_dict(torch.load(path, weights_only=True), assign=True)
     if runtime == "pytorch channels-last":
         layout = {"memory_format": torch.channels_last}
         model.to(**layout).register_forward_pre_hook(lambda _, arguments: (arguments[0].to(**layout),))
-    return torch.compile(model, dynamic=True) if runtime == "pytorch compile" else model
+    elif runtime == "pytorch compile":
+        model = torch.compile(model, dynamic=True)
+    return own.pytorch_runner(model, threads, **job["options"])
 
 
 def images(size: int, batch: int) -> np.ndarray:

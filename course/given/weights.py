@@ -1,4 +1,4 @@
-"""The course's classifiers: torchvision's and efficientnet_lite0, with ImageNet weights, random ones or a checkpoint's."""
+"""torchvision's classifiers and efficientnet_lite0, with ImageNet weights, random ones, or those of a checkpoint."""
 
 import difflib
 import hashlib
@@ -26,16 +26,12 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(architecture: str = "resnet18", weights: str = "imagenet", seed: int = 0) -> Classifier:
-    """Build an ImageNet classifier.
+    """Build an ImageNet classifier: one of torchvision's, such as resnet18, or efficientnet_lite0.
 
-    Args:
-        architecture: a name from torchvision.models, such as resnet18, or efficientnet_lite0.
-        weights: `imagenet` (of torchvision's models, downloaded on first use), `random`, or the path of a checkpoint:
-            a state dict saved with torch.save.
-        seed: for random weights.
+    weights: `imagenet` (torchvision's are downloaded on first use), `random`, or the path of a checkpoint: a state dict
+    saved with torch.save.
 
-    Raises:
-        Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
+    Raises Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
     """
     names = ["efficientnet_lite0", *torchvision.models.list_models(module=torchvision.models)]
     if architecture not in names:
@@ -49,20 +45,25 @@ def load_classifier(architecture: str = "resnet18", weights: str = "imagenet", s
         state, provenance = _read_checkpoint(Path(weights))
 
     torch.manual_seed(seed)
-    model = _build(architecture)
-    if state is not None:
-        _load_state(model, state, architecture, provenance)
+    if architecture == "efficientnet_lite0":
+        model = EfficientNetLite0()
     else:
-        _fill_zero_layers(model)
+        # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
+        extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(architecture, weights=None, **extra)
+    if state is None:
+        for layer in model.modules():  # vision transformers end with a layer of zeros: any export would agree
+            if isinstance(layer, nn.Linear) and not layer.weight.any():
+                nn.init.normal_(layer.weight, std=0.02)
+    elif _fits(state, model):
+        model.load_state_dict(state, strict=False)
+    else:
+        raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
     return Classifier(model.eval(), torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"], provenance)
 
 
 def imagenet_weights(architecture: str) -> tuple[dict, str]:
-    """The state dict with an architecture's ImageNet weights, and where they came from.
-
-    Raises:
-        Problem: they cannot be downloaded.
-    """
+    """An architecture's weights, and where they came from; raises Problem where they cannot be downloaded."""
     if architecture == "efficientnet_lite0":
         return imagenet()
     pretrained = torchvision.models.get_model_weights(architecture).DEFAULT
@@ -76,20 +77,8 @@ def imagenet_weights(architecture: str) -> tuple[dict, str]:
         ) from error
 
 
-def _build(architecture: str) -> nn.Module:
-    if architecture == "efficientnet_lite0":
-        return EfficientNetLite0()
-    # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
-    extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(architecture, weights=None, **extra)
-
-
 def load_again(architecture: str, provenance: str, checkpoint: Path | None = None) -> nn.Module:
-    """The PyTorch model that an ONNX file was exported from, by the metadata of the file.
-
-    Raises:
-        Problem: the metadata does not say, or names a checkpoint that was not given.
-    """
+    """The model that an ONNX file was exported from, by its metadata; raises Problem if that is not enough."""
     match provenance.split():
         case ["random", "seed", seed]:
             return load_classifier(architecture, "random", int(seed)).model
@@ -118,25 +107,12 @@ def _read_checkpoint(path: Path) -> tuple[dict, str]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds of errors for a file that is not a checkpoint
         raise Problem(f"{path} is not a checkpoint that torch.load can read with weights_only=True.") from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return state, f"checkpoint {path.name} sha256 {digest}"
+    return state, f"checkpoint {path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _load_state(model: nn.Module, state: dict, architecture: str, provenance: str) -> None:
-    # The auxiliary classifiers of GoogLeNet and Inception are for training: their weights may be left out.
-    wanted = model.state_dict()
-    fitting = isinstance(state, dict) and all(
-        name in state and state[name].shape == tensor.shape
-        for name, tensor in wanted.items()
-        if not name.startswith(("aux", "AuxLogits"))
+def _fits(state: object, model: nn.Module) -> bool:
+    """Whether a checkpoint has all weights, of the right shapes; but for GoogLeNet's and Inception's for training."""
+    wanted = {name: one for name, one in model.state_dict().items() if not name.startswith(("aux", "AuxLogits"))}
+    return isinstance(state, dict) and all(
+        name in state and state[name].shape == tensor.shape for name, tensor in wanted.items()
     )
-    if not fitting:
-        raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
-    model.load_state_dict(state, strict=False)
-
-
-def _fill_zero_layers(model: nn.Module) -> None:
-    """Vision transformers start with a last layer of zeros: every output 0, and any export would agree."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear) and not layer.weight.any():
-            nn.init.normal_(layer.weight, std=0.02)

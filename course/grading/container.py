@@ -42,23 +42,14 @@ INSTEAD = "Grade with ISOLATION=process, or on a Linux machine that has an engin
 
 
 def need(work: Path) -> None:
-    """Make what containers need, and try one.
-
-    Args:
-        work: a folder that does not exist yet, beside those that exercises will have.
-
-    Raises:
-        Problem: they do not, or there is no engine; in one sentence.
-    """
+    """Make what containers need, and try one, with a folder that does not exist yet; raises Problem where it fails."""
     docker.need_engine()
     if sys.platform != "linux":
         raise Problem(f"ISOLATION=docker lends this machine's Python to Linux containers: only Linux can. {INSTEAD}")
     need_bubblewrap()
     (work / "results").mkdir(parents=True, mode=0o700)
     came = work / "results" / "came"
-    program = (
-        "import sys; from course.isolation import sandbox; open(sys.argv[1], 'w').close(); sandbox.need('process')"
-    )
+    program = "import sys; from course.isolation.sandbox import need; open(sys.argv[1], 'w').close(); need('process')"
     name, command = contained([sys.executable, "-c", program, str(came)], work=work)
     try:
         tried = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
@@ -82,12 +73,8 @@ def contained(
 
     Every path is the same in there. The marks that our processes carry are the container's labels.
 
-    Args:
-        command: what to run.
-        work: in there a temporary folder, gone with the container; but work/results is the real one.
-        cwd: where the command runs.
-        read: what else can be seen in there.
-        models: for COURSE_TEST_MODELS.
+    work: in there a temporary folder, gone with the container; but work/results is the real one.
+    read: what else can be seen in there. models: for COURSE_TEST_MODELS.
     """
     name = f"course-grade-{uuid.uuid4().hex[:12]}"
     run = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--name", name]
@@ -98,12 +85,11 @@ def contained(
     run += ["--memory", str(MEMORY), "--memory-swap", str(MEMORY), "--pids-limit", str(THREADS), "--ulimit", "core=0"]
     run += ["--tmpfs", f"/tmp:size={256 * MB},mode=1777"]
     run += ["--tmpfs", f"{work}:exec,size={ROOM},mode=0711", *_mount(work / "results", writable=True)]
-    for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *read, *([models] if models else [])}:
+    tops = {top for top in TOPS if not top.is_symlink()}  # image() has the links
+    for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *tops, *read, *([models] if models else [])}:
         # Docker has its own /etc/hosts and /sys.
         if path.exists() and path != Path("/etc/hosts") and not path.is_relative_to("/sys"):
             run += _mount(path)
-    for top in TOPS:
-        run += _mount(top) if top.is_dir() and not top.is_symlink() else []
     variables = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     variables |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # as outside
@@ -120,10 +106,7 @@ def _mount(path: Path, *, writable: bool = False) -> list[str]:
 
 
 def image() -> str:
-    """The name of the empty image, which is made where it is missing.
-
-    Not quite empty: where /bin is a link to usr/bin, it has that link.
-    """
+    """The name of the empty image, made where it is missing. Where /bin is a link to usr/bin, it has that link."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for top in TOPS:

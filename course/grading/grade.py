@@ -8,9 +8,11 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,62 +26,60 @@ from course.base.manifest import Exercise
 from course.base.processes import MARK, GraderFailure, end_marked
 from course.grading import container, kept
 from course.grading.handed_in import HandedIn
-from course.grading.plan import Plan
+from course.grading.reports import write_class, write_submission
 from course.grading.results import ExerciseResult, SubmissionResult, points
-from course.grading.run import Stopped, grade_exercise, need_isolation
+from course.grading.run import Options, Stopped, grade_exercise, need_isolation
 from course.grading.terminal import mark
 from course.isolation.folders import remove
 from serving import Problem
 
 
-def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
-    """Grade what is planned and write all reports.
+@dataclass(frozen=True)
+class Plan:
+    """What to grade, and how."""
 
-    Raises:
-        Problem: another grader is at work in the same folder, or the isolation does not work here.
-        KeyboardInterrupt: Ctrl-C; what had ended by then is kept.
+    submissions: list[HandedIn]
+    exercises: list[Exercise]
+    options: Options
+    jobs: int
+    output: Path
+    fresh: bool = False  # take no result from an earlier run
+
+
+def grade(plan: Plan, console: Console) -> list[SubmissionResult]:
+    """Grade what is planned and write all reports; after Ctrl-C, what had ended by then is kept.
+
+    Raises Problem where another grader is at work in the same folder, or the isolation does not work here.
     """
     plan.output.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(plan.output / ".lock", timeout=0):
-            work = _begin(plan.output)
-            try:
-                return _grade(plan, work, console)
-            finally:
-                _remove_work(plan.output)
+        with FileLock(plan.output / ".lock", timeout=0), _temporary_folder(plan.output) as work:
+            return _grade(plan, work, console)
     except Timeout:
-        raise Problem(
-            f"{plan.output} is in use by another `make grade`. Wait for it, or name another OUTPUT=."
-        ) from None
+        used = f"{plan.output} is in use by another `make grade`."
+        raise Problem(f"{used} Wait for it, or name another OUTPUT=.") from None
 
 
-def _begin(output: Path) -> Path:
-    """Remove what a grader that was killed has left, processes, containers and files; make a temporary folder."""
-    mark = f"grade-{hashlib.sha256(str(output).encode()).hexdigest()[:16]}"
+@contextmanager
+def _temporary_folder(output: Path) -> Iterator[Path]:
+    """Remove what a grader that was killed has left, processes, containers and files; then make a folder."""
+    mark, note = f"grade-{hashlib.sha256(str(output).encode()).hexdigest()[:16]}", output / ".work"
     end_marked(mark)  # nobody but us has the lock
-    if (output / ".work").exists():
+    if note.exists():
         container.remove_marked(mark)
-    _remove_work(output)
+        if (left := Path(note.read_text())).name.startswith("grade-"):
+            remove(left)
     os.environ[MARK] = f"{os.environ.get(MARK, '')} {mark}"
     work = Path(tempfile.mkdtemp(prefix="grade-"))
-    write_whole(output / ".work", str(work))
-    return work
-
-
-def _remove_work(output: Path) -> None:
-    """Remove the temporary folder that a grader has noted, and the note."""
-    note = output / ".work"
-    with suppress(OSError):
-        work = Path(note.read_text())
-        if work.name.startswith("grade-") and work.parent == Path(tempfile.gettempdir()):
-            remove(work)
+    write_whole(note, str(work))
+    try:
+        yield work
+    finally:
+        remove(work)
         note.unlink()
 
 
 def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
-    # Imported here: the pages need Jinja, and grading must not.
-    from course.grading.reports import write_class, write_submission
-
     need_isolation(plan.exercises, plan.options, work / "tried")
     # Short names: a service's socket is in a folder below, and its path may have 100 characters.
     places = {submission.slug: work / str(number) for number, submission in enumerate(plan.submissions)}
@@ -89,26 +89,26 @@ def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
         except GraderFailure as failure:
             raise Problem(f"Nothing is graded: {submission.name} could not be unpacked. {failure}") from failure
     stop = threading.Event()
-    results: dict[str, dict[str, ExerciseResult]] = {submission.slug: {} for submission in plan.submissions}
+    results: dict[str, list[ExerciseResult]] = defaultdict(list)
     ended: list[SubmissionResult] = []
-    with _progress(console) as progress, ThreadPoolExecutor(plan.jobs) as pool:
-        bar = progress.add_task("Grading", total=len(plan.submissions) * len(plan.exercises))
-        tasks: dict[Future, HandedIn] = {
+    columns = (TextColumn("Grading"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(plan.jobs) as pool:
+        tasks = {
             pool.submit(_one, plan, submission, exercise, places[submission.slug], stop): submission
             for submission in plan.submissions
             for exercise in plan.exercises
         }
         try:
-            for task in as_completed(tasks):
-                submission, result = tasks[task], task.result()
-                results[submission.slug][result.number] = result
-                progress.advance(bar)
-                if len(results[submission.slug]) == len(plan.exercises):
-                    whole = _whole(plan, submission, results[submission.slug].values())
-                    write_submission(whole, plan.output)
-                    ended.append(whole)
-                    if not plan.single:
-                        progress.console.print(f"{mark(whole)} {escape(whole.name)}: {points(whole)}")
+            for task in progress.track(as_completed(tasks), total=len(tasks)):
+                name, slug = tasks[task].name, tasks[task].slug
+                results[slug].append(task.result())
+                if len(results[slug]) == len(plan.exercises):
+                    exercises = sorted(results[slug], key=lambda exercise: exercise.number)
+                    isolation = plan.options.isolation
+                    ended.append(SubmissionResult(name=name, slug=slug, exercises=exercises, isolation=isolation))
+                    write_submission(ended[-1], plan.output)
+                    if len(plan.submissions) > 1:
+                        progress.console.print(f"{mark(ended[-1])} {escape(ended[-1].name)}: {points(ended[-1])}")
         except BaseException:  # Ctrl-C above all: end what is running, begin nothing new
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -116,17 +116,6 @@ def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:
     ended.sort(key=lambda result: result.name.lower())
     write_class(ended, plan.output)
     return ended
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-def _whole(plan: Plan, submission: HandedIn, exercises: Iterable[ExerciseResult]) -> SubmissionResult:
-    ordered = sorted(exercises, key=lambda exercise: exercise.number)
-    isolation = plan.options.isolation
-    return SubmissionResult(name=submission.name, slug=submission.slug, exercises=ordered, isolation=isolation)
 
 
 def _one(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop: threading.Event) -> ExerciseResult:
@@ -141,30 +130,16 @@ def _one(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop:
     if not before:
         file.unlink(missing_ok=True)  # it belongs to another submission, or to other tests
     try:
-        result = _result(plan, submission, exercise, work / exercise.number, stop)
+        if submission.refused:
+            result = ExerciseResult.of(exercise, failure=submission.refused)
+        elif any((submission.folder / name).is_file() for name in exercise.files):
+            result = grade_exercise(exercise, submission.folder, work / exercise.number, plan.options, stop)
+        else:
+            result = ExerciseResult.of(exercise, failure=submission.lacks(exercise.files))
     except Stopped:
         raise
     except Exception as error:  # a mistake in the grader: the other submissions go on
-        result = _without_tests(exercise, problem=f"The grader failed: {type(error).__name__}: {error}")
+        result = ExerciseResult.of(exercise, problem=f"The grader failed: {type(error).__name__}: {error}")
     result = kept.again(result.model_copy(update={"key": key, "ended": datetime.now(UTC)}), before)
     write_whole(file, result.model_dump_json(indent=2))
     return result
-
-
-def _result(plan: Plan, submission: HandedIn, exercise: Exercise, work: Path, stop: threading.Event) -> ExerciseResult:
-    if submission.refused:
-        return _without_tests(exercise, failure=submission.refused)
-    if not any((submission.folder / file).is_file() for file in exercise.files):
-        return _without_tests(exercise, failure=submission.lacks(exercise.files))
-    return grade_exercise(exercise, submission.folder, work, plan.options, stop)
-
-
-def _without_tests(exercise: Exercise, *, failure: str = "", problem: str = "") -> ExerciseResult:
-    return ExerciseResult(
-        number=exercise.number,
-        title=exercise.title,
-        optional=exercise.optional,
-        worth=exercise.points,
-        failure=failure,
-        problem=problem,
-    )

@@ -16,7 +16,6 @@ from course import ROOT
 from course.base.manifest import exercises
 from course.base.processes import is_ours, signal_name, wait
 from course.grading.results import one_line
-from course.grading.unpack import SKIPPED
 from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
 from course.isolation.folders import copy_submission, remove
@@ -47,13 +46,12 @@ class HandedIn:
     def take_over(self, into: Path) -> None:
         """Copy or unpack it into an empty folder, and find the exercises in it.
 
-        Raises:
-            GraderFailure, OSError: this machine is at fault: the disk is full, the program that unpacks does not start.
+        Raises GraderFailure or OSError where this machine is at fault: its disk is full, say.
         """
         if self.refused:
             return
         remove(into)
-        unpacked, copied, source = into / "unpacked", into / "submission", self.source
+        unpacked, copied = into / "unpacked", into / "submission"
         try:
             source = archive_in(self.source) or self.source
             if not source.is_dir():
@@ -61,11 +59,10 @@ class HandedIn:
                 source = unpacked
             self.left_out = copy_submission(source, copied)
             self.folder = shape(copied)
-            self.digests = {
-                path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(self.folder.rglob("*"))
-                if path.is_file()
-            }
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file():
+                    name = path.relative_to(self.folder).as_posix()
+                    self.digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         except (Problem, OSError) as refused:
             if is_ours(refused):
                 raise
@@ -92,9 +89,7 @@ def archive_in(folder: Path) -> Path | None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive into a new folder, in the strongest isolation that works here.
 
-    Raises:
-        Problem: it cannot be unpacked, or not under the limits.
-        GraderFailure: the program that unpacks does not start.
+    Raises Problem where it cannot be unpacked under the limits, GraderFailure where the program does not start.
     """
     folder.mkdir(parents=True)
     try:
@@ -102,11 +97,10 @@ def unpack(archive: Path, folder: Path) -> None:
         how = "process"
     except Problem:
         how = "limits"
-    command = [sys.executable, "-I", "-S", str(ROOT / "course" / "grading" / "unpack.py"), str(archive), str(folder)]
+    command = [sys.executable, "-I", "-S", str(ROOT / "course" / "isolation" / "unpack.py"), str(archive), str(folder)]
     log, folders = folder.with_name("log"), Folders({archive}, {folder})
-    with sandbox.running(
-        command, cwd=Path("/"), env={}, log=log, folders=folders, limits=UNPACKING, how=how
-    ) as process:
+    options = {"log": log, "folders": folders, "limits": UNPACKING, "how": how}
+    with sandbox.running(command, cwd=Path("/"), env={}, **options) as process:
         code = wait(process, PATIENCE)
     if code == 0 and not process.exceeded:
         return
@@ -118,8 +112,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def shape(folder: Path, deeper: int = 4) -> Path:
     """Where in a folder the exercises are: at the top, in `exercises/`, or in the only folder that there is.
 
-    Raises:
-        Problem: it holds no file of any exercise.
+    Raises Problem where it holds no file of any exercise.
     """
     wanted = [file for exercise in exercises() for file in exercise.files]
     for place in (folder, folder / "exercises"):
@@ -131,35 +124,32 @@ def shape(folder: Path, deeper: int = 4) -> Path:
     raise Problem(f"It holds no file of any exercise, such as {wanted[0]}, neither at its top nor in exercises/.")
 
 
-def one(path: Path) -> HandedIn:
-    """A single submission.
+def chosen(submission: Path | None, submissions: Path | None) -> list[HandedIn]:
+    """What was typed: one submission or a folder of them. Raises Problem where that is not there, or both were typed."""
+    if bool(submission) == bool(submissions):
+        raise Problem("Name one submission, make grade SUBMISSION=folder, or a folder of them, SUBMISSIONS=folder.")
+    return [one(submission)] if submission else several(submissions)
 
-    Raises:
-        Problem: there is none.
-    """
+
+def one(path: Path) -> HandedIn:
+    """A single submission; raises Problem where there is none."""
     if not path.is_dir() and not _is_archive(path):
         raise Problem(f"SUBMISSION={path}: there is no such folder or archive ({', '.join(ARCHIVES)}).")
     return _handed_in([path.resolve()])[0]
 
 
 def several(folder: Path) -> list[HandedIn]:
-    """The submissions in a folder, each a folder or an archive.
-
-    Raises:
-        Problem: there is no such folder, or none in it.
-    """
+    """The submissions in a folder, each a folder or an archive; raises Problem where there are none."""
     if not folder.is_dir():
         raise Problem(f"SUBMISSIONS={folder}: there is no such folder.")
-    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in SKIPPED]
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__"))]
     found = [path for path in there if _is_archive(path) or (path.is_dir() and not path.is_symlink())]
-    if any(path.name in exercise.files for path in folder.iterdir() for exercise in exercises()):
-        raise Problem(
-            f"SUBMISSIONS={folder}: this is one submission, not a folder of them: make grade SUBMISSION={folder}"
-        )
+    if any(path.name in exercise.files for path in there for exercise in exercises()):
+        one_submission = f"this is one submission, not a folder of them: make grade SUBMISSION={folder}"
+        raise Problem(f"SUBMISSIONS={folder}: {one_submission}")
     if not found:
-        raise Problem(
-            f"SUBMISSIONS={folder}: there is neither a folder nor an archive ({', '.join(ARCHIVES)}) in this folder."
-        )
+        kinds = ", ".join(ARCHIVES)
+        raise Problem(f"SUBMISSIONS={folder}: there is neither a folder nor an archive ({kinds}) in this folder.")
     handed_in = _handed_in([path for path in there if path in found or not _is_note(path)])
     for one in handed_in:
         if one.source.is_symlink():
@@ -190,11 +180,7 @@ def _handed_in(paths: list[Path]) -> list[HandedIn]:
 
 
 def private_folder(folder: Path | None) -> Path | None:
-    """A folder of private tests, as an absolute path.
-
-    Raises:
-        Problem: there are no such tests in it.
-    """
+    """A folder of private tests, as an absolute path; raises Problem where it has none."""
     if folder and not any(folder.glob("test_ex[0-9][0-9]*.py")):
         raise Problem(f"PRIVATE={folder}: there is no file test_exNN_name.py in this folder.")
     return folder and folder.resolve()
@@ -202,5 +188,6 @@ def private_folder(folder: Path | None) -> Path | None:
 
 def private_files(folder: Path) -> dict[str, Path]:
     """The files of private tests, with the data beside them, by their names in the folder."""
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: path for name, path in found.items() if not SKIPPED & set(name.split("/"))}
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    ours = {name for name in found if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)}
+    return {name.as_posix(): path for name, path in found.items() if name in ours}

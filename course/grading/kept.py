@@ -6,8 +6,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from course import ROOT
 from course.base.manifest import Exercise
 from course.grading import handed_in
@@ -20,16 +18,15 @@ def earlier(file: Path, key: str) -> ExerciseResult | None:
     """The result of an earlier run, if nothing that it depends on has changed."""
     try:
         result = ExerciseResult.model_validate_json(file.read_text())
-    except (OSError, ValidationError, ValueError):
+    except (OSError, ValueError):  # pydantic's errors are ValueErrors
         return None
     return result if result.key == key else None
 
 
 def again(result: ExerciseResult, before: ExerciseResult | None) -> ExerciseResult:
     """A result, marked as suspicious where it is `not graded` for the same reason as before."""
-    if before and result.problem and _reason(result) == _reason(before):
-        return result.model_copy(update={"suspicious": True})
-    return result
+    again = before and result.problem and _reason(result) == _reason(before)
+    return result.model_copy(update={"suspicious": True}) if again else result
 
 
 def _reason(result: ExerciseResult) -> str:
@@ -55,7 +52,7 @@ def _grader() -> list[str]:
     """Digests of what all exercises are graded with."""
     helpers = [path for path in sorted((ROOT / "tests").glob("*.py")) if not path.name.startswith("test_")]
     ours = [*sorted((ROOT / "course").rglob("*.py")), *sorted((ROOT / "serving").glob("*.py"))]
-    return [_digest(path) for path in [*ours, *helpers, ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]]
+    return [_digest(path) for path in [*ours, *helpers, ROOT / "requirements.lock"]]
 
 
 def _digest(path: Path) -> str:

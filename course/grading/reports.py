@@ -1,19 +1,21 @@
 """The reports: a folder for each submission, a page and a table for the class."""
 
+import base64
 import csv
 import io
+import json
 import os
 import re
+from itertools import groupby
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from course import ROOT
 from course.base.files import write_whole
-from course.grading import github
 from course.grading.gradescope import as_gradescope
-from course.grading.results import ExerciseResult, SubmissionResult, TestResult, points
+from course.grading.results import SubmissionResult, TestResult, one_line, points
 
 # The parts of a message that expect() of course/harness/verdicts.py writes, each at the beginning of a line.
 PARTS = re.compile(r"^(called|got|expected|try) {2,}", re.MULTILINE)
@@ -24,83 +26,64 @@ def write_submission(result: SubmissionResult, output: Path) -> None:
     folder = output / result.slug
     write_whole(folder / "result.json", result.model_dump_json(indent=2))
     write_whole(folder / "gradescope.json", as_gradescope(result))
-    write_whole(folder / "junit.xml", as_junit(result))
-    write_whole(folder / "summary.md", github.as_summary(result))
-    write_whole(folder / "classroom.json", github.as_classroom(result))
-    write_whole(folder / "report.html", as_page(result, private=False))
+    write_whole(folder / "junit.xml", _page("junit.xml", result=result))
+    write_whole(folder / "summary.md", _page("summary.md", result=result))
+    write_whole(folder / "classroom.json", as_classroom(result))
+    write_whole(folder / "report.html", _page("grade_report.html", result=result, private=False))
     if any(test.private for exercise in result.exercises for test in exercise.tests):
-        write_whole(folder / "for_teacher.html", as_page(result, private=True))
+        write_whole(folder / "for_teacher.html", _page("grade_report.html", result=result, private=True))
     else:
         (folder / "for_teacher.html").unlink(missing_ok=True)
 
 
 def write_class(results: list[SubmissionResult], output: Path) -> None:
-    """The page and the table of all, and what GitHub's runner shows."""
-    write_whole(output / "index.html", as_class_page(results))
+    """The page and the table of all, for the teacher, and what GitHub's runner shows."""
+    page = _page("grade_class.html", results=results, columns=results[0].exercises, hardest=hardest(results))
+    write_whole(output / "index.html", page)
     write_whole(output / "class.csv", as_csv(results))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.writelines(github.as_summary(result) for result in results)
+            file.writelines(_page("summary.md", result=result) for result in results)
     if (answer := os.environ.get("GITHUB_OUTPUT")) and len(results) == 1:
-        with Path(answer).open("a", encoding="utf-8") as file:
-            file.write(f"result={github.encoded(github.as_classroom(results[0]))}\n")
+        with Path(answer).open("a", encoding="utf-8") as file:  # in one line
+            file.write(f"result={base64.b64encode(as_classroom(results[0]).encode()).decode()}\n")
 
 
-def as_junit(result: SubmissionResult) -> str:
-    """JUnit XML, a suite for each exercise. It says only which private tests did not pass, not why."""
-    root = ElementTree.Element("testsuites", name=result.name, isolation=result.isolation)
-    for exercise in result.exercises:
-        tests = exercise.tests or [_stand_in(exercise)]
-        counts = {
-            "tests": str(len(tests)),
-            "failures": str(0 if exercise.problem else sum(test.outcome == "failed" for test in tests)),
-            "errors": str(len(tests) if exercise.problem else 0),
-            "skipped": str(0 if exercise.problem else sum(test.open for test in tests)),
-            "time": f"{exercise.seconds:.3f}",
+def as_classroom(result: SubmissionResult) -> str:
+    """JSON as the graders of GitHub Classroom hand it to its reporter, which adds up the scores of the tests.
+
+    It prints the messages into a log in which a line may be a command: each stays on its line.
+    """
+    tests = [
+        {
+            "name": f"{exercise.number} {exercise.title}",
+            "status": "error" if exercise.problem else "pass" if exercise.reached >= exercise.worth else "fail",
+            "message": one_line(f"{exercise.told or f'{points(exercise)} points.'} {result.warning}"),
+            "score": exercise.reached,
+            "max_score": 0 if exercise.optional else exercise.worth,
+            "test_code": "",
+            "filename": "",
+            "line_no": 0,
         }
-        suite = ElementTree.SubElement(root, "testsuite", name=f"{exercise.number} {exercise.title}", **counts)
-        hidden = 0
-        for test in tests:
-            hidden += test.private
-            name, message = (f"private test {hidden}", "") if test.private else (test.name, test.message)
-            case = {"classname": f"exercise.{exercise.number}", "name": name, "time": f"{test.seconds:.3f}"}
-            element = ElementTree.SubElement(suite, "testcase", **case)
-            if exercise.problem:
-                ElementTree.SubElement(element, "error", message=_line(message)).text = message
-            elif test.outcome == "failed":
-                ElementTree.SubElement(element, "failure", message=_line(message)).text = message
-            elif test.open:
-                ElementTree.SubElement(element, "skipped", message=_line(message))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
-
-
-def _stand_in(exercise: ExerciseResult) -> TestResult:
-    """What stands for the tests of an exercise that could not be run."""
-    outcome = "skipped" if exercise.problem else "failed"
-    return TestResult(id=f"{exercise.number}::graded", points=exercise.worth, outcome=outcome, message=exercise.told)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
+        for exercise in result.exercises
+    ]
+    states = {test["status"] for test in tests}
+    status = "error" if "error" in states else "fail" if "fail" in states else "pass"
+    return json.dumps({"version": 1, "status": status, "max_score": result.worth, "tests": tests}, indent=2)
 
 
 def as_csv(results: list[SubmissionResult]) -> str:
     """A line for each submission, a column for each exercise; a spreadsheet takes no cell for a formula."""
-    numbers = sorted({exercise.number for result in results for exercise in result.exercises})
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(
-        ["submission", "points", "of", "open", "state", "isolation", *(f"exercise {number}" for number in numbers)]
-    )
+    numbers = [f"exercise {exercise.number}" for exercise in results[0].exercises]
+    table.writerow(["submission", "points", "of", "open", "state", "isolation", *numbers])
     for result in results:
-        reached = {
-            exercise.number: "" if exercise.problem else f"{exercise.reached:g}" for exercise in result.exercises
-        }
         suspicious = any(exercise.suspicious for exercise in result.exercises)
         state = "final" if result.final else "suspicious" if suspicious else "run again"
         row = [_cell(result.name), f"{result.reached:g}", f"{result.worth:g}", f"{result.open:g}", state]
-        table.writerow([*row, result.isolation, *(reached[number] for number in numbers)])
+        reached = ["" if exercise.problem else f"{exercise.reached:g}" for exercise in result.exercises]
+        table.writerow([*row, result.isolation, *reached])
     return text.getvalue()
 
 
@@ -110,34 +93,15 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "|", "%")) else text
 
 
-def as_page(result: SubmissionResult, *, private: bool) -> str:
-    """The page of one submission; private: for the teacher's eyes, with the private tests."""
-    return _templates().get_template("grade_report.html").render(result=result, private=private)
-
-
-def as_class_page(results: list[SubmissionResult]) -> str:
-    """The page of the class, for the teacher."""
-    numbers = {exercise.number: exercise for result in results for exercise in result.exercises}
-    columns = [numbers[number] for number in sorted(numbers)]
-    return (
-        _templates().get_template("grade_class.html").render(results=results, columns=columns, hardest=hardest(results))
-    )
-
-
 def hardest(results: list[SubmissionResult], most: int = 8) -> list[tuple[str, TestResult, int, int]]:
     """The tests that cost the class most points: exercise, test, how many failed, of how many."""
-    found: dict[str, list[tuple[str, TestResult]]] = {}
-    for result in results:
-        for exercise in result.exercises:
-            for test in exercise.tests:
-                found.setdefault(test.id, []).append((exercise.number, test))
-    counted = []
-    for cases in found.values():
-        number, test = cases[0]
-        failed = sum(one.outcome == "failed" for _, one in cases)
-        counted.append((number, test, failed, len(cases)))
-    counted = [row for row in counted if row[2]]
-    return sorted(counted, key=lambda row: (-row[2] * row[1].points, row[0], row[1].id))[:most]
+    found = [(exercise.number, test) for result in results for exercise in result.exercises for test in exercise.tests]
+    rows = []
+    for _, cases in groupby(sorted(found, key=lambda case: case[1].id), key=lambda case: case[1].id):
+        outcomes = list(cases)
+        failed = sum(test.outcome == "failed" for _, test in outcomes)
+        rows += [(*outcomes[0], failed, len(outcomes))] if failed else []
+    return sorted(rows, key=lambda row: (-row[2] * row[1].points, row[0], row[1].id))[:most]
 
 
 def parts(message: str) -> list[tuple[str, str]]:
@@ -147,14 +111,16 @@ def parts(message: str) -> list[tuple[str, str]]:
     return [("", pieces[0].strip()), *found] if pieces[0].strip() else found
 
 
-def _templates() -> Environment:
+def _page(template: str, **values: Any) -> str:
+    """A page, or another text with angle brackets; nothing in the values is markup in there."""
     environment = Environment(
         loader=FileSystemLoader(ROOT / "course" / "grading" / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.globals["points"] = points
-    environment.filters["parts"] = parts
-    return environment
+    environment.filters |= {"parts": parts, "line": lambda text: one_line(text)[:200]}
+    return environment.get_template(template).render(**values)

@@ -7,9 +7,11 @@ escape code reaches a terminal, an XML file or a page, and no message is endless
 import re
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator
+
+from course.base.manifest import Exercise
 
 # What student code runs in: see course/grading/run.py. Two are weak, and every report says so.
 Isolation = Literal["process", "docker", "limits", "none"]
@@ -22,20 +24,16 @@ AGAIN = "Not graded: the grader failed, not your work. No point is lost; ask for
 # What a terminal takes for a command: ESC [ ... letter, ESC ] ... BEL or ESC \, ESC and one character.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
+# For invisible characters, such as joiners and what turns the direction of writing, and for those that XML refuses:
+# control, halves of a pair, no character at all.
+INSTEAD = {"Cf": "", "Cc": "�", "Cs": "�", "Cn": "�"}
+
 
 def clean(text: str) -> str:
     """A text without escape codes, control characters and marks that turn the direction of writing, cut if too long."""
-    text = "".join(map(_harmless, ESCAPES.sub("", text[: 2 * LONGEST].replace("\r\n", "\n"))))
+    text = ESCAPES.sub("", text[: 2 * LONGEST].replace("\r\n", "\n"))
+    text = "".join(one if one in "\n\t" else INSTEAD.get(unicodedata.category(one), one) for one in text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... (cut here)"
-
-
-def _harmless(character: str) -> str:
-    match unicodedata.category(character):
-        case "Cf":  # invisible: joiners, and what turns the direction of writing
-            return ""
-        case "Cc" | "Cs" | "Cn":  # control, or no character at all: XML refuses both
-            return character if character in "\n\t" else "�"
-    return character
 
 
 def one_line(text: str) -> str:
@@ -47,10 +45,9 @@ Text = Annotated[str, BeforeValidator(clean)]
 Line = Annotated[str, BeforeValidator(one_line)]
 
 
-class TestResult(BaseModel):
+class TestResult(BaseModel, extra="forbid", frozen=True):
     """One graded test of one submission."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     __test__ = False  # pytest: this is not one of your classes
 
     id: str
@@ -79,10 +76,8 @@ class TestResult(BaseModel):
         return self.outcome in ("inconclusive", "skipped")
 
 
-class ExerciseResult(BaseModel):
+class ExerciseResult(BaseModel, extra="forbid", frozen=True):
     """One exercise of one submission."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: str
     title: str
@@ -97,6 +92,12 @@ class ExerciseResult(BaseModel):
     key: str = ""  # a digest of all that the result depends on
     ended: datetime | None = None
 
+    @classmethod
+    def of(cls, exercise: Exercise, **found: Any) -> "ExerciseResult":
+        """The result of an exercise, with the fields that were found."""
+        known = {name: getattr(exercise, name) for name in ("number", "title", "optional")}
+        return cls(**known, **{"worth": exercise.points} | found)
+
     @property
     def reached(self) -> float:
         """Points won."""
@@ -105,9 +106,7 @@ class ExerciseResult(BaseModel):
     @property
     def open(self) -> float:
         """Points that are neither won nor lost yet."""
-        if self.problem:
-            return self.worth
-        return round(sum(test.points for test in self.tests if test.open), 4)
+        return self.worth if self.problem else round(sum(test.points for test in self.tests if test.open), 4)
 
     @property
     def final(self) -> bool:
@@ -135,11 +134,17 @@ class ExerciseResult(BaseModel):
         """Why no test ran, for the student. If the grader failed, it does not say how."""
         return AGAIN if self.problem else self.failure
 
+    @property
+    def shown(self) -> list[TestResult]:
+        """Its tests; where they could not be run, one that says why."""
+        if self.tests and not self.problem:
+            return self.tests
+        outcome = "skipped" if self.problem else "failed"
+        return [TestResult(id=f"::{self.title}", points=self.worth, outcome=outcome, message=self.told)]
 
-class SubmissionResult(BaseModel):
+
+class SubmissionResult(BaseModel, extra="forbid", frozen=True):
     """All chosen exercises of one submission."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Line  # as the folder or archive is called
     slug: str  # the same, fit for a file name

@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from course import ROOT
+from course.base.files import tail
 from course.base.manifest import Exercise
 from course.base.processes import running, signal_name, wait
 from course.grading import container as grade_container
-from course.grading.results import ExerciseResult, Isolation, TestResult
+from course.grading.results import WEAK, ExerciseResult, Isolation, TestResult
 from course.harness import models_for_tests
 from course.harness.recorder import read_results
 from course.harness.server import Log
@@ -63,40 +63,26 @@ def grade_exercise(
         folder: the submission, of the shape of exercises/.
         work: a folder for what the run leaves; it is removed.
         options: how to grade.
-        stop: set from elsewhere to end the run.
-
-    Raises:
-        Stopped: stop was set.
+        stop: set from elsewhere to end the run; it then raises Stopped.
     """
     runs = [run_twice([exercise.test], exercise.points, folder, work, options, stop)]
     if private := private_tests(exercise, options):
-        run = run_twice(private, None, folder, work, options, stop)
-        tests = [test.model_copy(update={"private": True}) for test in run.tests]
-        runs.append(Run(tests, run.problem and f"private tests: {run.problem}", run.seconds, run.own_seconds))
+        runs.append(run_twice(private, None, folder, work, options, stop))
     tests = [test for run in runs for test in run.tests]
-    return ExerciseResult(
-        number=exercise.number,
-        title=exercise.title,
-        optional=exercise.optional,
+    return ExerciseResult.of(
+        exercise,
         worth=exercise.points + sum(test.points for test in tests if test.private),
         tests=tests,
         problem=" ".join(run.problem for run in runs if run.problem),
         seconds=sum(run.seconds for run in runs),
         own_seconds=sum(run.own_seconds for run in runs),
-        ended=datetime.now(UTC),
     )
 
 
 def need_isolation(exercises: list[Exercise], options: Options, work: Path) -> None:
     """Try the isolation with a program as the tests start them, before anything is graded.
 
-    Args:
-        exercises: what will be graded.
-        options: how.
-        work: a folder that does not exist yet.
-
-    Raises:
-        Problem: it does not work here; one sentence with the command that installs or allows it.
+    work: a folder that does not exist yet. Raises Problem where it does not work, with the command that allows it.
     """
     if options.isolation != "docker":
         sandbox.need(options.isolation)
@@ -106,16 +92,14 @@ def need_isolation(exercises: list[Exercise], options: Options, work: Path) -> N
         try:
             sandbox.need("process")
         except Problem as problem:
-            raise Problem(
-                f"Exercises {', '.join(outside)} start containers, so none is around them. {problem}"
-            ) from None
+            around = f"Exercises {', '.join(outside)} start containers, so none is around them."
+            raise Problem(f"{around} {problem}") from None
 
 
 def private_tests(exercise: Exercise, options: Options) -> list[str]:
     """The names of the private test files of an exercise: test_ex04*.py."""
-    if options.private is None:
-        return []
-    return [path.name for path in sorted(options.private.glob(f"test_ex{exercise.number}*.py"))]
+    found = options.private.glob(f"test_ex{exercise.number}*.py") if options.private else []
+    return sorted(path.name for path in found)
 
 
 def run_twice(
@@ -127,25 +111,18 @@ def run_twice(
     if not again:
         return first
     second = run_tests(again, None, folder, work, options, stop)
-    better = {test.id: test for test in second.tests}
-    return Run(
-        [better.get(test.id, test) for test in first.tests],
-        first.problem,
-        first.seconds + second.seconds,
-        first.own_seconds + second.own_seconds,
-    )
+    tests = {test.id: test for test in [*first.tests, *second.tests]}
+    seconds, own_seconds = first.seconds + second.seconds, first.own_seconds + second.own_seconds
+    return Run(list(tests.values()), first.problem, seconds, own_seconds)
 
 
 def run_tests(
     tests: list[str], worth: float | None, folder: Path, work: Path, options: Options, stop: threading.Event
 ) -> Run:
-    """Run pytest on files or single tests of one exercise, once; arguments as of grade_exercise().
+    """Run pytest on files or single tests of one exercise, once; the other arguments are those of grade_exercise().
 
     tests: such as `tests/test_ex04_inference.py`, or with `::test_name` behind it.
     worth: what they must sum up to, where that is known.
-
-    Raises:
-        Stopped: stop was set.
     """
     remove(work)
     work.mkdir(parents=True)
@@ -155,41 +132,34 @@ def run_tests(
     source, sink = os.pipe()
     os.write(sink, key)  # 64 bytes: fit into any pipe
     os.close(sink)
+    place = ROOT if tests[0].startswith("tests/") else options.private  # what the names of tests are relative to
     try:
-        container, command = _isolated(_pytest(tests, folder, results, work, options), tests, folder, work, options)
-        with running(command, cwd=_place(tests, options), env=_environment(work), log=log, stdin=source) as process:
+        container, command = _isolated(tests, place, folder, work, options)
+        with running(command, cwd=place, env=_environment(work), log=log, stdin=source) as process:
             try:
                 code = _wait(process, options.limit + GRACE, stop)
             finally:
                 if container:
                     grade_container.remove(container)
         recorded = read_results(results, key)
-        said = Log(log).end()
+        run = verdict(code, recorded, worth, tail(Log(log).read_text()))
     finally:
         os.close(source)
         remove(work)
-    run = verdict(code, recorded, worth, said)
-    # Students know their files, not where these and those of the tests lay here.
-    tests = [test.model_copy(update=_without(test, folder, work / "pytest", ROOT)) for test in run.tests]
-    return Run(tests, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
-
-
-def _without(test: TestResult, *places: Path) -> dict[str, str]:
-    """What a test says, with file names in place of paths below these folders."""
-    said = {"message": test.message, "details": test.details}
-    for place in places:
-        said = {field: text.replace(f"{place}/", "").replace(str(place), ".") for field, text in said.items()}
-    return said
+    found = []
+    for test in run.tests:  # students know their files, not where these and those of the tests lay here
+        said = {"message": test.message, "details": test.details}
+        for here in (folder, work / "pytest", ROOT):
+            said = {field: text.replace(f"{here}/", "").replace(str(here), ".") for field, text in said.items()}
+        found.append(test.model_copy(update=said | {"private": place != ROOT}))
+    return Run(found, run.problem, time.monotonic() - begun, (recorded or {}).get("own_seconds", 0.0))
 
 
 def verdict(code: int | None, recorded: dict | None, worth: float | None, said: str) -> Run:
     """What a run came to. Only a run that ended as pytest ends, with results of all its tests, is one.
 
-    Args:
-        code: the exit code; None where it was ended after its time.
-        recorded: what its plugin wrote and signed, if it did.
-        worth: what the tests must sum up to, where that is known.
-        said: the end of its output.
+    code: the exit code; None where it was ended after its time.
+    recorded: what its plugin wrote and signed, if it did. said: the end of its output.
     """
     if code is None:
         return Run([], "The grader's run had not ended in time and was stopped.")
@@ -208,37 +178,26 @@ def verdict(code: int | None, recorded: dict | None, worth: float | None, said: 
     return Run([TestResult(id=node, points=collected[node], **tests[node]) for node in collected])
 
 
-def _place(tests: list[str], options: Options) -> Path:
-    """What the names of tests are relative to."""
-    return ROOT if tests[0].startswith("tests/") else options.private
-
-
-def _pytest(tests: list[str], folder: Path, results: Path, work: Path, options: Options) -> list[str]:
-    command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(_place(tests, options))]
-    command += ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
-    command += ["--submission", str(folder), "--results", str(results), "--limit", str(options.limit)]
+def _isolated(tests: list[str], place: Path, folder: Path, work: Path, options: Options) -> tuple[str, list[str]]:
+    """The command that runs pytest, in what the run as a whole is isolated by; and the container's name, if there is one."""
+    command = [sys.executable, "-m", "pytest", *tests, "--rootdir", str(place)]
+    command += ["-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "--submission", str(folder)]
+    command += ["--results", str(work / "results" / "results.json"), "--limit", str(options.limit)]
     # -s leaves standard input alone, on which the key comes.
     command += ["-q", "-s", "--no-header", "-p", "pytest_timeout", "--basetemp", str(work / "pytest")]
-    if _place(tests, options) != ROOT:
-        command += ["--private-tests"]
+    command += [] if place == ROOT else ["--private-tests"]
     # In a container, too: the sandbox keeps student code from the tests and results.
-    return [*command, "--isolation", "process" if options.isolation == "docker" else options.isolation]
-
-
-def _isolated(
-    command: list[str], tests: list[str], folder: Path, work: Path, options: Options
-) -> tuple[str, list[str]]:
-    """The command in what the run as a whole is isolated by; and the container's name, if that is one."""
+    command += ["--isolation", "process" if options.isolation == "docker" else options.isolation]
     # The tests talk to students' services over loopback, and have no other network. But containers listen on the
     # loopback of the machine: tests that start some need the machine's network, and its engine, which must not be in
     # reach of a container.
-    files = {_place(tests, options) / test.partition("::")[0] for test in tests}
-    if options.isolation in ("none", "limits") or any("pytest.mark.docker" in file.read_text() for file in files):
+    files = {place / test.partition("::")[0] for test in tests}
+    if options.isolation in WEAK or any("pytest.mark.docker" in file.read_text() for file in files):
         return "", command
     if options.isolation == "process":
         return "", without_network(command)
     read = [folder, ROOT / "tests", *([options.private] if options.private else [])]
-    place, models = _place(tests, options), models_for_tests.ready()
+    models = models_for_tests.ready()
     return grade_container.contained(command, work=work, cwd=place, read=read, models=models)
 
 

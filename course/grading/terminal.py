@@ -1,10 +1,11 @@
 """What `make grade` prints when it has ended."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from course.grading.plan import Plan
 from course.grading.results import SubmissionResult, points
 
 
@@ -15,11 +16,11 @@ def mark(result: SubmissionResult) -> str:
     return "[green]✓[/]" if result.reached >= result.worth else "[red]✗[/]" if not result.reached else "[yellow]·[/]"
 
 
-def print_results(results: list[SubmissionResult], plan: Plan, console: Console) -> None:
+def print_results(results: list[SubmissionResult], output: Path, console: Console) -> None:
     """Print the points, where the reports are, and what to do about exercises without a verdict."""
-    if plan.single:
+    if len(results) == 1:
         console.print(_table(results[0]))
-    console.print(f"Reports: {escape(str(plan.output))}/index.html, class.csv, and a folder for each submission.")
+    console.print(f"Reports: {escape(str(output))}/index.html, class.csv, and a folder for each submission.")
     if warning := results[0].warning:
         console.print(f"[bold yellow]{warning}[/]")
     no_verdict = [(result, exercise) for result in results for exercise in result.exercises if not exercise.final]

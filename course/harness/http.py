@@ -1,11 +1,11 @@
-"""HTTP clients of the tests: httpx's, without proxies, and with bounds on how long and how large answers are.
+"""The HTTP client of the tests: httpx's, without proxies, and with bounds on how long and how large answers are.
 
 httpx's own timeout begins again with each byte, so a server that sends one byte a second would hold a test forever.
 """
 
-import asyncio
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,8 +13,8 @@ import httpx
 MOST = 32 * 2**20  # bytes, for all answers that one client gets
 
 
-class _Bounds:
-    """What both clients share."""
+class Client(httpx.Client):
+    """As httpx.Client; an answer that exceeds a bound closes it."""
 
     def __init__(self, *, timeout: float = 60, most: int = MOST, **options: Any) -> None:
         """timeout: seconds until an answer has arrived as a whole. most: bytes, for all answers together."""
@@ -22,39 +22,20 @@ class _Bounds:
         super().__init__(timeout=timeout, trust_env=False, verify=False, **options)
         self.most = self.left = most
 
-    def _seconds(self, request: httpx.Request) -> float:
-        return request.extensions["timeout"]["read"]
-
-    def _take(self, part: bytes) -> bytes:
-        self.left -= len(part)
-        if self.left < 0:
-            raise httpx.ReadError(f"the answer is longer than {self.most // 2**20} MB")
-        return part
-
-    def _whole(self, answer: httpx.Response, body: bytes) -> httpx.Response:
-        decoded = ("content-encoding", "content-length", "transfer-encoding")
-        headers = [pair for pair in answer.headers.multi_items() if pair[0] not in decoded]
-        return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
-
-
-class Client(_Bounds, httpx.Client):
-    """As httpx.Client; an answer that exceeds a bound closes it."""
-
-    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """Send a request and read the whole answer.
-
-        Raises:
-            httpx.TransportError: there is none, or it exceeds a bound.
-        """
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request and read the whole answer; raises httpx.TransportError where it exceeds a bound."""
         if self.is_closed:
             raise httpx.ReadError("an earlier answer exceeded a bound", request=request)
-        seconds, begun, answer = self._seconds(request), time.monotonic(), None
+        seconds, begun, answer = request.extensions["timeout"]["read"], time.monotonic(), None
         late = threading.Timer(seconds, self.close)
         late.daemon = True
         late.start()
         try:
-            answer = super().send(request, stream=True, **options)
-            return self._whole(answer, b"".join(self._take(part) for part in answer.iter_bytes()))
+            answer = super().send(request, **options | {"stream": True})
+            body = b"".join(self._take(part) for part in answer.iter_bytes())
+            decoded = ("content-encoding", "content-length", "transfer-encoding")
+            headers = [pair for pair in answer.headers.multi_items() if pair[0] not in decoded]
+            return httpx.Response(answer.status_code, headers=headers, content=body, request=answer.request)
         except (httpx.TransportError, RuntimeError) as error:
             if self.left < 0:
                 self.close()
@@ -66,22 +47,11 @@ class Client(_Bounds, httpx.Client):
             if answer:
                 answer.close()
 
-
-class AsyncClient(_Bounds, httpx.AsyncClient):
-    """As httpx.AsyncClient."""
-
-    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-        """As Client.send()."""
-        seconds, answer = self._seconds(request), None
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await super().send(request, stream=True, **options)
-                return self._whole(answer, b"".join([self._take(part) async for part in answer.aiter_bytes()]))
-        except TimeoutError as error:
-            raise httpx.ReadTimeout(f"the answer had not ended after {seconds:.0f} s", request=request) from error
-        finally:
-            if answer:
-                await answer.aclose()
+    def _take(self, part: bytes) -> bytes:
+        self.left -= len(part)
+        if self.left < 0:
+            raise httpx.ReadError(f"the answer is longer than {self.most // 2**20} MB")
+        return part
 
 
 def request(method: str, url: str, *, timeout: float = 60, **options: Any) -> httpx.Response:
@@ -90,11 +60,4 @@ def request(method: str, url: str, *, timeout: float = 60, **options: Any) -> ht
         return client.request(method, url, **options)
 
 
-def get(url: str, **options: Any) -> httpx.Response:
-    """As request()."""
-    return request("GET", url, **options)
-
-
-def post(url: str, **options: Any) -> httpx.Response:
-    """As request()."""
-    return request("POST", url, **options)
+get, post = partial(request, "GET"), partial(request, "POST")

@@ -3,10 +3,11 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from itertools import cycle, islice
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -18,7 +19,8 @@ from course.harness.server import Server
 from course.isolation.limits import MB
 
 CLIENTS = 8
-CAT = (ROOT / "data" / "cat.png").read_bytes()
+# Two, so that an answer that went to the wrong caller shows.
+PHOTOGRAPHS = CAT, COFFEE = tuple((ROOT / "data" / f"{name}.png").read_bytes() for name in ("cat", "coffee"))
 
 
 class Answer(NamedTuple):
@@ -27,51 +29,40 @@ class Answer(NamedTuple):
     begun: float  # time.monotonic()
     status: int  # 0: no answer
     text: str  # the answer's body, or why there is none
+    sent: bytes = b""  # the request's body
 
 
-def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT) -> Answer:
-    """Send one request and never raise."""
+def ask(client: httpx.Client, server: Server, path: str = "/classify", body: bytes = CAT, **options: Any) -> Answer:
+    """Send one request and never raise; options are those of client.post()."""
     begun = time.monotonic()
     try:
-        response = client.post(server.url + path, content=body)
+        response = client.post(server.url + path, content=body, **options)
     except httpx.HTTPError as error:
-        return Answer(begun, 0, repr(error))
-    return Answer(begun, response.status_code, response.text)
-
-
-def answers(server: Server, requests: int, clients: int = CLIENTS, **options) -> list[Answer]:
-    """Send so many requests from so many clients, each of which keeps its connection."""
-
-    def one_client(number: int) -> list[Answer]:
-        with http.Client(timeout=60) as client:
-            return [ask(client, server, **options) for _ in range(requests // clients)]
-
-    with ThreadPoolExecutor(clients) as pool:
-        return [answer for own in pool.map(one_client, range(clients)) for answer in own]
+        return Answer(begun, 0, repr(error), body)
+    return Answer(begun, response.status_code, response.text, body)
 
 
 @contextmanager
-def load(server: Server, clients: int = CLIENTS, **options) -> Iterator[list[Answer]]:
-    """Clients that send one request after the other during the block; each stops once the server has ended."""
+def load(server: Server, clients: int = CLIENTS) -> Iterator[list[Answer]]:
+    """Clients that send PHOTOGRAPHS in turn during the block; each stops once the server has ended."""
     given: list[Answer] = []
     stop = threading.Event()
 
-    def one_client() -> None:
+    def one_client(number: int) -> None:
+        bodies = islice(cycle(PHOTOGRAPHS), number, None)
         with http.Client(timeout=60) as client:
             while not stop.is_set():
-                given.append(ask(client, server, **options))
+                given.append(ask(client, server, body=next(bodies)))
                 if given[-1].status == 0 and (client.is_closed or server.process.poll() is not None):
                     return
 
-    threads = [threading.Thread(target=one_client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield given
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        for number in range(clients):
+            pool.submit(one_client, number)
+        try:
+            yield given
+        finally:
+            stop.set()
 
 
 def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = lambda: None) -> Answer:
@@ -81,15 +72,12 @@ def post(server: Server, path: str, body: bytes, *, sent: Callable[[], None] = l
         if event == "http11.send_request_body.complete":
             sent()
 
-    begun = time.monotonic()
-    try:
-        # Of hundreds at once, each answer may have 2 MB.
-        with http.Client(timeout=120, most=2 * MB) as client:
-            response = client.post(server.url + path, content=body, extensions={"trace": trace})
-    except httpx.HTTPError as error:
+    # Of hundreds at once, each answer may have 2 MB.
+    with http.Client(timeout=120, most=2 * MB) as client:
+        answer = ask(client, server, path, body, extensions={"trace": trace})
+    if answer.status == 0:
         sent()
-        return Answer(begun, 0, repr(error))
-    return Answer(begun, response.status_code, response.text)
+    return answer
 
 
 def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[Answer]:
@@ -99,14 +87,18 @@ def at_once(server: Server, path: str, bodies: list[bytes], users: int) -> list[
 
 
 class Crowd:
-    """So many POST /classify at once, in the background."""
+    """So many POST /classify at once, in the background, which send the bodies in turn."""
 
-    def __init__(self, server: Server, requests: int, body: bytes = CAT) -> None:
+    def __init__(self, server: Server, requests: int, bodies: Sequence[bytes] = PHOTOGRAPHS) -> None:
         self.answered: list[Answer] = []  # so far, in the order in which the answers came
         self._requests, self._sent = requests, threading.Semaphore(0)
         self._pool = ThreadPoolExecutor(requests)
-        for _ in range(requests):
-            self._pool.submit(lambda: self.answered.append(post(server, "/classify", body, sent=self._sent.release)))
+
+        def send(body: bytes) -> None:
+            self.answered.append(post(server, "/classify", body, sent=self._sent.release))
+
+        for body in islice(cycle(bodies), requests):
+            self._pool.submit(send, body)
 
     def wait_until_sent(self) -> None:
         """Until all are on their way, or 10 s brought none further."""
@@ -129,10 +121,8 @@ def workers(server: Server, service: str = "ImageClassifierService") -> list[psu
     """The worker processes of one of the server's services."""
     found = []
     for process in marked(server.process.mark):
-        try:
+        with suppress(psutil.Error):
             command = process.cmdline()
-        except psutil.Error:
-            continue
-        if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
-            found.append(process)
+            if "_bentoml_impl.worker.service" in command and command[command.index("--service-name") + 1] == service:
+                found.append(process)
     return found

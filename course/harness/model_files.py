@@ -8,9 +8,9 @@ in a process of its own, under limits, where what it could harm is out of reach.
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -47,7 +47,14 @@ def open_session(path: Path) -> Any:
     """As ort.InferenceSession(path), or what can be used as one: get_inputs(), get_outputs(), run(None, ...)."""
     if sandbox.mode == "none":
         return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return _Session(path)
+    facts = _ask("facts", path)
+    inputs, outputs = ([SimpleNamespace(**one) for one in facts[ends]] for ends in ("inputs", "outputs"))
+    return SimpleNamespace(
+        get_inputs=lambda: inputs,
+        get_outputs=lambda: outputs,
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=facts["metadata"]),
+        run=lambda wanted, feeds: _ask("answers", path, wanted=wanted, feeds=feeds),
+    )
 
 
 def expect_as_fast(path: Path, reference: Path, *, called: str, hint: str, most: float = 1.15) -> None:
@@ -72,42 +79,13 @@ def expect_as_fast(path: Path, reference: Path, *, called: str, hint: str, most:
     )
 
 
-class _Value(NamedTuple):
-    name: str
-    type: str
-    shape: list
-
-
-class _Meta(NamedTuple):
-    custom_metadata_map: dict[str, str]
-
-
-class _Session:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._facts = _ask("facts", path)
-
-    def get_inputs(self) -> list[_Value]:
-        return [_Value(*value) for value in self._facts["inputs"]]
-
-    def get_outputs(self) -> list[_Value]:
-        return [_Value(*value) for value in self._facts["outputs"]]
-
-    def get_modelmeta(self) -> _Meta:
-        return _Meta(self._facts["metadata"])
-
-    def run(self, wanted: list[str] | None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        return _ask("answers", self._path, wanted=wanted, feeds=feeds)
-
-
 def _ask(function: str, path: Path, **arguments: Any) -> Any:
     """What a function of course/harness/model_worker.py says of a file; fails the test where it says nothing."""
     if sandbox.mode == "none":
         return getattr(model_worker, function)(path, **arguments)
     with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        worker = Submission(ROOT / "course" / "harness", Path(folder))
         try:
-            return Submission(ROOT / "course" / "harness", Path(folder)).call(
-                "model_worker.py", function, timeout=PATIENCE, path=path, **arguments
-            )
+            return worker.call("model_worker.py", function, timeout=PATIENCE, path=path, **arguments)
         except pytest.fail.Exception as failure:
             fail(f"{path.name}, which the submission wrote, cannot be read. {failure}")

@@ -46,12 +46,11 @@ def facts(path: Path) -> dict:
     """What an ONNX Runtime session says of a file."""
     examine(path)
     session = _session(path)
-    inputs, outputs = ([[one.name, one.type, one.shape] for one in ends] for ends in _ends(session))
+    inputs, outputs = (
+        [{"name": one.name, "type": one.type, "shape": one.shape} for one in ends]
+        for ends in (session.get_inputs(), session.get_outputs())
+    )
     return {"inputs": inputs, "outputs": outputs, "metadata": session.get_modelmeta().custom_metadata_map}
-
-
-def _ends(session: ort.InferenceSession) -> tuple[list, list]:
-    return session.get_inputs(), session.get_outputs()
 
 
 def answers(path: Path, wanted: list[str] | None, feeds: dict[str, np.ndarray]) -> list:

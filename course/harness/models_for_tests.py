@@ -12,15 +12,8 @@ from course import ROOT
 from course.base.processes import GraderFailure
 
 # What their content depends on.
-MADE_BY = (
-    "requirements.txt",
-    "solutions/ex01_export.py",
-    "course/given/efficientnet_lite0.py",
-    "course/given/files.py",
-    "course/given/onnx_files.py",
-    "course/given/weights.py",
-    "course/harness/models_for_tests.py",
-)
+MADE_BY = ["requirements.lock", "solutions/ex01_export.py", "course/harness/models_for_tests.py"]
+MADE_BY += [f"course/given/{name}.py" for name in ("efficientnet_lite0", "files", "onnx_files", "weights")]
 
 
 def ready() -> Path:
@@ -37,10 +30,7 @@ def make(folder: Path) -> None:
     """Make what is missing in a folder: resnet18.onnx, model_a.onnx (the same) and model_b.onnx.
 
     The weights are random, with seeds that nothing else uses. model_b is resnet18 with its classes moved and its
-    logits doubled: as different as another export, which would take 20 s.
-
-    Raises:
-        GraderFailure: they cannot be made.
+    logits doubled: as different as another export, which would take 20 s. Raises GraderFailure where that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # several processes run tests

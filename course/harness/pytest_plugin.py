@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import threading
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import pytest
 
 from course import ROOT
 from course.base.docker import need_engine
+from course.base.environment import never_proxy_this_machine
 from course.base.processes import is_ours
-from course.base.proxies import never_proxy_this_machine
 from course.harness.recorder import Recorder
 from course.harness.verdicts import Inconclusive
 from course.isolation import sandbox
@@ -31,17 +32,10 @@ RESULTS: dict[str, tuple[str, float, bool]] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--submission", default=str(ROOT / "solutions"), help="the folder to test (default: solutions)")
     parser.addoption("--warm", action="store_true", help="calls of functions share their imports; not for grading")
-    parser.addoption(
-        "--isolation",
-        choices=sandbox.MODES,
-        default="none",
-        help="none: as for your own code (default); limits: on memory, disk and time; process: limits and a sandbox",
-    )
-    parser.addoption(
-        "--no-skips",
-        action="store_true",
-        help="a skipped test is a failed one, unless it needs a GPU or is inconclusive",
-    )
+    isolation = "none: as for your own code (default); limits: on memory, disk and time; process: limits and a sandbox"
+    parser.addoption("--isolation", choices=sandbox.MODES, default="none", help=isolation)
+    no_skips = "a skipped test is a failed one, unless it needs a GPU or is inconclusive"
+    parser.addoption("--no-skips", action="store_true", help=no_skips)
     parser.addoption("--results", type=Path, help="for the grader: write the result of each test there, signed")
     parser.addoption("--limit", type=float, default=600, help="with --results: start no test after so many seconds")
     parser.addoption("--private-tests", action="store_true", help="give tests in another folder the fixtures of tests/")
@@ -129,10 +123,11 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if sandbox.mode != "none":
         terminalreporter.section("isolation")
         terminalreporter.write_line(sandbox.MEANS[sandbox.mode])
-    results = RESULTS.values()
-    if results:
+    if RESULTS:
         terminalreporter.section("points")
-    for stem in sorted({stem for stem, _, _ in results}):
-        worth = [(points, passed) for of, points, passed in results if of == stem]
-        reached, possible = sum(points for points, passed in worth if passed), sum(points for points, _ in worth)
-        terminalreporter.write_line(f"{stem.removeprefix('test_'):24} {reached:g} of {possible:g}")
+    reached, possible = Counter(), Counter()
+    for stem, points, passed in RESULTS.values():
+        reached[stem] += points * passed
+        possible[stem] += points
+    for stem in sorted(possible):
+        terminalreporter.write_line(f"{stem.removeprefix('test_'):24} {reached[stem]:g} of {possible[stem]:g}")

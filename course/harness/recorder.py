@@ -37,11 +37,7 @@ class Recorder:
     """A pytest plugin that notes the graded tests and their results."""
 
     def __init__(self, file: Path, limit: float) -> None:
-        """limit: seconds after which no further test is begun.
-
-        Raises:
-            pytest.UsageError: no key comes in.
-        """
+        """limit: seconds after which no further test is begun. Raises pytest.UsageError where no key comes in."""
         self.file = file
         self.key = os.read(0, 100).strip()
         if len(self.key) < 32:
@@ -75,15 +71,16 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the result of one part of one test: its setup, its call, its teardown."""
-        test = self.tests.setdefault(
-            report.nodeid, {"outcome": "skipped", "message": "", "details": "", "seconds": 0.0}
-        )
+        unknown = {"outcome": "skipped", "message": "", "details": "", "seconds": 0.0}
+        test = self.tests.setdefault(report.nodeid, unknown)
         test["seconds"] += report.duration
         properties = dict(report.user_properties)
         if why := properties.get("grader failed"):
             self.problems.append(why[:500])
         if report.failed and test["outcome"] != "failed":
-            test |= {"outcome": "failed", "message": _message(report), "details": _details(report)}
+            message = _message(report)
+            details = "" if report.longreprtext.strip() == message else report.longreprtext
+            test |= {"outcome": "failed", "message": message, "details": details}
         elif report.skipped:
             outcome = "inconclusive" if "inconclusive" in properties else "skipped"
             test |= {"outcome": outcome, "message": properties.get("inconclusive") or _message(report)}
@@ -92,16 +89,14 @@ class Recorder:
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Write everything."""
-        results = json.dumps(
-            {
-                "exit": int(exitstatus),
-                "problems": self.problems,
-                "collected": self.collected,
-                "tests": {node: test for node, test in self.tests.items() if node in self.collected},
-                "seconds": time.monotonic() - self.begun,
-                "own_seconds": seconds_of_submissions(),
-            }
-        )
+        content = {
+            "exit": int(exitstatus),
+            "problems": self.problems,
+            "collected": self.collected,
+            "tests": {node: test for node, test in self.tests.items() if node in self.collected},
+            "own_seconds": seconds_of_submissions(),
+        }
+        results = json.dumps(content)
         write_whole(self.file, json.dumps({"signature": sign(results, self.key), "results": results}))
 
 
@@ -113,8 +108,3 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(longrepr, "reprcrash", None)
     # What fail() says needs no name of an exception in front.
     return crash.message.removeprefix("Failed: ") if crash else str(longrepr).strip()
-
-
-def _details(report: pytest.TestReport) -> str:
-    """Pytest's whole report, if it says more than the message."""
-    return "" if report.longreprtext.strip() == _message(report) else report.longreprtext

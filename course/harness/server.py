@@ -25,12 +25,6 @@ class Log:
         with self.path.open("rb") as file:
             return file.read(LIMITS.output).decode(errors=errors)
 
-    def end(self, size: int = 600) -> str:
-        """Its last bytes, as text."""
-        with self.path.open("rb") as file:
-            file.seek(max(0, self.path.stat().st_size - size))
-            return file.read().decode(errors="replace").strip()
-
 
 class Server:
     """A service that is running."""
@@ -49,31 +43,29 @@ class Server:
 
     def wait_until_ready(self, name: str, deadline: float) -> None:
         """Fail the test if the service ends or is not ready after deadline seconds; name: how it was started."""
-        give_up = time.monotonic() + deadline
-        while not self.is_ready():
-            if self.process.poll() is not None:
-                fail(f"`{name}` ended (exit code {self.process.returncode}).{self.last_words()}")
-            if self.starts_in_vain():
-                fail(f"`{name}` fails to start, again and again.{self.last_words()}")
-            if time.monotonic() > give_up:
-                fail(f"`{name}` was not ready after {deadline:.0f} s (GET /readyz).{self.last_words()}")
-            time.sleep(0.1)
+        if why := self._why_not_ready(deadline):
+            fail(f"`{name}` {why}.{self.last_words()}")
 
     def exit_code(self, patience: float = 30) -> int | None:
         """How a service that should not start ends; None where it goes on.
 
         It goes on if it is ready, if it fails to start again and again, or if it still runs after patience seconds.
         """
-        give_up = time.monotonic() + patience
-        while self.process.poll() is None:
-            if time.monotonic() > give_up or self.starts_in_vain() or self.is_ready():
-                return None
-            time.sleep(0.1)
-        return self.process.returncode
+        self._why_not_ready(patience)
+        return self.process.poll()
 
-    def starts_in_vain(self) -> bool:
-        """Whether its workers failed to start twice: BentoML goes on starting them without end."""
-        return self.log.read_text().count("Application startup failed") > 1
+    def _why_not_ready(self, patience: float) -> str:
+        """What it did in this time instead of becoming ready; nothing once it is."""
+        give_up = time.monotonic() + patience
+        while not self.is_ready():
+            if self.process.poll() is not None:
+                return f"ended (exit code {self.process.returncode})"
+            if self.log.read_text().count("Application startup failed") > 1:  # BentoML starts workers without end
+                return "fails to start, again and again"
+            if time.monotonic() > give_up:
+                return f"was not ready after {patience:.0f} s (GET /readyz)"
+            time.sleep(0.1)
+        return ""
 
     def is_ready(self) -> bool:
         """Whether GET /readyz says so; False also where nothing listens yet."""
@@ -84,14 +76,9 @@ class Server:
 
     def last_words(self) -> str:
         """The last exception in the log, or else its end, as a sentence to end a failure message with."""
-        if excess := exceeded(self.process):
+        if excess := getattr(self.process, "exceeded", ""):
             return f" The service was ended: {excess}."
         log = self.log.read_text()
         if exceptions := re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE):
             return f" The service's log says: {exceptions[-1]}"
         return f" The end of the service's log:\n{tail(log)}"
-
-
-def exceeded(process: subprocess.Popen) -> str:
-    """Which limit a process was ended for, if any."""
-    return getattr(process, "exceeded", "")

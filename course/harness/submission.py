@@ -11,21 +11,24 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from course import ROOT
-from course.base import processes
 from course.base.files import tail
 from course.base.manifest import solution
 from course.base.processes import end, free_port, signal_name, wait
 from course.harness import visible, worker
-from course.harness.server import Log, Server, exceeded
+from course.harness.server import Log, Server
 from course.harness.verdicts import fail, short
 from course.isolation import sandbox
 from course.isolation.bubblewrap import Folders
 from course.isolation.limits import LIMITS, Limits
+
+VARIABLES = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "BENTOML_DO_NOT_TRACK": "True"}
+VARIABLES |= {"TERM": "dumb", "COLUMNS": "200"}
 
 
 class Finished(NamedTuple):
@@ -54,16 +57,15 @@ class Submission:
         Fails the test where the file or the function is missing or not written yet, where it raises,
         runs longer than timeout seconds, ends the interpreter, or returns anything else.
         """
-        name = f"{file}: {function}({_shown(arguments)})"
+        shown = {key: value.name if isinstance(value, Path) else short(value, 60) for key, value in arguments.items()}
+        name = f"{file}: {function}({', '.join(f'{key}={value}' for key, value in shown.items())})"
         path = self.existing(file)
         folder = self.new_folder("call")
         encoded = worker.encode(arguments, folder, "argument")
         call = {"file": str(path), "function": function, "arguments": encoded}
         (folder / "call.json").write_text(json.dumps(call))
-        folders = self.folders(arguments, write=[folder])
         command = [sys.executable, "-m", "course.harness.worker", str(folder)]
-        code, output = self._finish(command, {}, timeout, name, folders)
-
+        code, output = self._finish(command, {}, timeout, name, self.folders(arguments, write=[folder]))
         try:
             if (folder / "error.json").exists():
                 fail(_told(file, function, name, worker.read_error(folder)))
@@ -87,12 +89,10 @@ class Submission:
 
         writes: folders that it writes to, where its arguments do not show it; see folders().
         """
-        path = self.existing(file)
         name = " ".join(["python", file, *map(str, arguments)])
-        command = [sys.executable, str(path), *map(str, arguments)]
-        finished = self._finish(
-            command, env or {}, timeout, name, self.folders(visible.options(arguments), env, write=writes)
-        )
+        command = [sys.executable, str(self.existing(file)), *map(str, arguments)]
+        folders = self.folders(visible.options(arguments), env, write=writes)
+        finished = self._finish(command, env or {}, timeout, name, folders)
         if finished.code < 0:
             fail(f"`{name}` crashed the interpreter ({signal_name(-finished.code)}).\n{tail(finished.output)}")
         return finished
@@ -101,57 +101,44 @@ class Submission:
     def start(
         self, file: str, *arguments: Any, env: dict[str, str] | None = None, writes: Iterable[Path] = ()
     ) -> Iterator[subprocess.Popen]:
-        """Run one of its files as a script and do not wait; it is ended with the block. Its log: process.log."""
-        path = self.existing(file)
+        """As run(), but without waiting; the script is ended with the block. Its log: process.log."""
+        command = [sys.executable, str(self.existing(file)), *map(str, arguments)]
         log = self.new_folder("run") / "log"
-        command = [sys.executable, str(path), *map(str, arguments)]
         folders = self.folders(visible.options(arguments), env, write=writes)
         with self.running(command, cwd=ROOT, env=env, log=log, folders=folders) as process:
             process.log = Log(log)
             yield process
 
     @contextmanager
-    def serve(self, file: str, *, env: dict[str, str] | None = None, deadline: float = 60) -> Iterator[Server]:
-        """Start the ImageClassifierService of one of its files and wait until it is ready.
+    def serve(
+        self, file: str, *, app: bool = False, env: dict[str, str] | None = None, deadline: float | None = 60
+    ) -> Iterator[Server]:
+        """Start a service and wait until it is ready.
 
-        It has a free port and a BENTOML_HOME of its own, and is ended with the block. Fails the test
-        if it ends before it is ready, or is not ready after deadline seconds.
+        It has a free port of loopback and a BENTOML_HOME of its own, and is ended with the block. Fails the test
+        if it ends before it is ready, or is not ready in time.
+
+        app: whether it is the ASGI application `app` of the file, run in uvicorn, and not ImageClassifierService.
+        deadline: seconds; None for services that should not start, then it does not wait.
         """
-        with self.starting(file, env=env) as server:
-            server.wait_until_ready(f"bentoml serve {Path(file).stem}:ImageClassifierService", deadline)
-            yield server
-
-    @contextmanager
-    def serve_app(self, file: str, *, env: dict[str, str] | None = None, deadline: float = 60) -> Iterator[Server]:
-        """Like serve(), but runs the ASGI application `app` of one of its files in uvicorn."""
-        with self.starting_app(file, env=env) as server:
-            server.wait_until_ready(f"uvicorn {Path(file).stem}:app", deadline)
-            yield server
-
-    @contextmanager
-    def starting(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
-        """As serve(), but without waiting: for services that should not start."""
-        path, folder = self.existing(file), self.new_folder("serve")
-        command = ["bentoml", "serve", f"{path.stem}:ImageClassifierService", "--working-dir", str(path.parent)]
-        with self._listening(command, folder, {"BENTOML_HOME": str(folder / "bentoml")} | (env or {})) as server:
-            yield server
-
-    @contextmanager
-    def starting_app(self, file: str, *, env: dict[str, str] | None = None) -> Iterator[Server]:
-        """As serve_app(), but without waiting."""
-        path = self.existing(file)
-        command = ["uvicorn", f"{path.stem}:app", "--app-dir", str(path.parent)]
-        with self._listening(command, self.new_folder("serve"), env or {}) as server:
-            yield server
-
-    @contextmanager
-    def _listening(self, command: list[str], folder: Path, env: dict[str, str]) -> Iterator[Server]:
-        """Run a Python module as a server on a free port of loopback, in a folder of its own."""
-        port = free_port()
-        command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
+        path, folder, port = self.existing(file), self.new_folder("serve"), str(free_port())
+        env = {"BENTOML_HOME": str(folder / "bentoml")} | (env or {})
+        if app:
+            command, place = ["uvicorn", f"{path.stem}:app"], "--app-dir"
+        else:
+            command, place = ["bentoml", "serve", f"{path.stem}:ImageClassifierService"], "--working-dir"
+        options = [place, str(path.parent), "--host", "127.0.0.1", "--port", port]
         log, folders = self.new_folder("log") / "log", self.folders({}, env, write=[folder])
-        with self.running(command, cwd=folder, env=env, log=log, folders=folders) as process:
-            yield Server(f"http://127.0.0.1:{port}", process, log)
+        whole = [sys.executable, "-m", *command, *options]
+        with self.running(whole, cwd=folder, env=env, log=log, folders=folders) as process:
+            server = Server(f"http://127.0.0.1:{port}", process, log)
+            if deadline is not None:
+                server.wait_until_ready(" ".join(command), deadline)
+            yield server
+
+    serve_app = partialmethod(serve, app=True)
+    starting = partialmethod(serve, deadline=None)
+    starting_app = partialmethod(serve, app=True, deadline=None)
 
     def existing(self, file: str) -> Path:
         """Where one of its files is; fails the test where it is missing."""
@@ -174,22 +161,16 @@ class Submission:
         self, command: list[str], *, cwd: Path, env: dict[str, str] | None, log: Path, folders: Folders
     ) -> Iterator[subprocess.Popen]:
         """Run a command with its student code, isolated as this run of pytest wants it; see also folders()."""
-        environment = self.environment(env)
-        if self.trusted:
-            context = processes.running(command, cwd=cwd, env=environment, log=log)
-        else:
-            context = sandbox.running(command, cwd=cwd, env=environment, log=log, folders=folders, limits=self.limits)
+        options = {"env": self.environment(env), "log": log, "folders": folders, "limits": self.limits}
         begun = time.monotonic()
         try:
-            with context as process:
+            with sandbox.running(command, cwd=cwd, how="none" if self.trusted else None, **options) as process:
                 yield process
         finally:
             if not self.trusted:
                 _PERIODS.append((begun, time.monotonic()))
 
-    def folders(
-        self, arguments: dict[str, Any], env: dict[str, str] | None = None, *, write: Iterable[Path] = ()
-    ) -> Folders:
+    def folders(self, arguments: dict, env: dict[str, str] | None = None, *, write: Iterable[Path] = ()) -> Folders:
         """What a process must see of this machine: see visible.folders()."""
         read = [path.parent for path in self._used]
         return visible.folders(self.folder, read, write, {**(env or {}), **arguments})
@@ -204,29 +185,19 @@ class Submission:
             if code is None:
                 self._endless = True
                 end(process, patience=1)
-                if not exceeded(process):
+                if not process.exceeded:
                     fail(f"{name} had not ended after {timeout:.0f} s. Is there an endless loop?")
-        if excess := exceeded(process):
-            fail(f"{name} was ended: {excess}.")
+        if process.exceeded:
+            fail(f"{name} was ended: {process.exceeded}.")
         if code == -signal.SIGXCPU:
             fail(f"{name} was ended: it used more than {self.limits.cpu} s of CPU time.")
         return Finished(code, Log(log).read_text())
 
     def environment(self, extra: dict[str, str] | None) -> dict[str, str]:
         """The environment variables that its processes get: few of ours, and extra."""
-        kept = {
-            name: os.environ[name]
-            for name in ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH")
-            if name in os.environ
-        }
-        own = {
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "BENTOML_DO_NOT_TRACK": "True",
-            "TERM": "dumb",
-            "COLUMNS": "200",
-        }
-        return kept | own | (extra or {})
+        ours = ("PATH", "HOME", "TORCH_HOME", "LD_LIBRARY_PATH", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in ours if name in os.environ}
+        return kept | VARIABLES | (extra or {})
 
 
 _PERIODS: list[tuple[float, float]] = []  # when processes with student code ran: from, until
@@ -239,12 +210,6 @@ def seconds_of_submissions() -> float:
         total += max(0.0, ended - max(begun, last))
         last = max(last, ended)
     return total
-
-
-def _shown(arguments: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key}={value.name if isinstance(value, Path) else short(value, 60)}" for key, value in arguments.items()
-    )
 
 
 def _told(file: str, function: str, name: str, error: dict) -> str:

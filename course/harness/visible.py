@@ -16,17 +16,11 @@ READ_ONLY = ("MODELS_DIR", "PYTHONPATH", "PATH", "TORCH_HOME")
 
 
 def folders(submission: Path, read: Iterable[Path], write: Iterable[Path], named: dict[str, Any]) -> Folders:
-    """The folders and files that a process may read and write.
+    """The folders and files that a process may read and write; `named` are its arguments and variables.
 
     A file or folder that is there is read. One that is not is written, and so are those of the arguments called as in
     OUTPUTS, temporary folders, and `write`. A file that a test gives to read stays as it is even in a folder that may
     be written to: the test often works out from it what to expect.
-
-    Args:
-        submission: the folder of the submission.
-        read: what else it reads.
-        write: what else it writes.
-        named: its arguments and variables by their names.
     """
     reads, writes = {submission, *read}, set(write)
     for key, path in _named_paths(named):

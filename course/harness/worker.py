@@ -8,7 +8,6 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +72,7 @@ class Budget:
         self.left = self.size = size
 
     def take(self, path: Path) -> None:
-        """Take a file's size from it, of a small one 4 kB: to open many takes time.
-
-        Raises:
-            ValueError: it is used up.
-        """
+        """Take a file's size from it, of a small one 4 kB: to open many takes time. Raises ValueError where it is used up."""
         self.left -= max(path.stat().st_size, 2**12)
         if self.left < 0:
             raise ValueError(f"it is larger than the {self.size // 2**20} MB that a function may return")
@@ -107,30 +102,25 @@ def decode(encoded: dict, folder: Path, budget: Budget | None = None) -> Any:
 
 
 def read_result(folder: Path) -> Any:
-    """What the function returned. Student code could write there: nothing is taken for granted.
-
-    Raises:
-        ValueError, OSError: the worker did not write this.
-    """
-    return _read(folder / "result.json", lambda encoded: decode(encoded, folder))
+    """What the function returned. Student code could write there: raises ValueError or OSError for anything else."""
+    try:
+        return decode(_read(folder / "result.json"), folder)
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
 
 
 def read_error(folder: Path) -> dict:
     """What explain() said; raises as read_result()."""
-    return _read(folder / "error.json", _error)
-
-
-def _error(encoded: Any) -> dict:
-    match encoded:
+    match _read(folder / "error.json"):
         case {"kind": str(kind), "message": str(message), "line": int() | None as line}:
             return {"kind": kind[:100], "message": message[:2000], "line": line}
     raise ValueError("an error that the worker did not write")
 
 
-def _read(path: Path, decoded: Callable) -> Any:
+def _read(path: Path) -> Any:
     Budget(LARGEST_JSON).take(path)
     try:
-        return decoded(json.loads(path.read_text()))
+        return json.loads(path.read_text())
     except RecursionError as error:
         raise ValueError("lists in lists without end") from error
 

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from course import ROOT
 from course.base import docker
-from course.images.containers import DOCKERFILE, comparison
+from course.images import containers
 from serving import Problem
 
 
@@ -20,34 +22,33 @@ class Image(NamedTuple):
     tag: str
     group: str  # images of one group are compared: the others with its first
     made_from: str  # its source, for a reader
-    # Builds it, with or without the cache of earlier builds, writes the log to the path, and returns the seconds.
-    build: Callable[[bool, Path], float]
-
-
-def from_dockerfile(tag: str, group: str, name: str, folder: Path = ROOT / "dockerfiles", **args: str) -> Image:
-    """An image that one of the Dockerfiles in a folder makes, with these build arguments."""
-
-    def build(cache: bool, log: Path) -> float:
-        return docker.build(folder / name, tag, args=args, cache=cache, log=log)
-
-    return Image(tag, group, f"{folder.name}/{name}", build)
+    build: Callable[..., None]  # takes `cache`, whether to use that of earlier builds, and `log`, the file for it
 
 
 def inference(folder: Path = ROOT / "dockerfiles") -> list[Image]:
     """The four of exercise 08."""
-    onnx, pytorch = "inference_onnx.dockerfile", "inference_pytorch.dockerfile"
-    return [
-        from_dockerfile("course/inference-onnx:cpu", "without CUDA", onnx, folder),
-        from_dockerfile("course/inference-pytorch:cpu", "without CUDA", pytorch, folder),
-        from_dockerfile("course/inference-onnx:cuda", "with CUDA", onnx, folder, CUDA="true"),
-        from_dockerfile("course/inference-pytorch:cuda", "with CUDA", pytorch, folder, CUDA="true"),
-    ]
+
+    def image(runtime: str, **args: str) -> Image:
+        tag = f"course/inference-{runtime}:{'cuda' if args else 'cpu'}"
+        build = partial(docker.build, folder / f"inference_{runtime}.dockerfile", tag, args=args)
+        return Image(tag, f"with{'' if args else 'out'} CUDA", f"{folder.name}/inference_{runtime}.dockerfile", build)
+
+    return [image("onnx"), image("pytorch"), image("onnx", CUDA="true"), image("pytorch", CUDA="true")]
 
 
 def services() -> list[Image]:
     """Exercise 10's service in an image by hand, and in the one that BentoML makes."""
-    made_from = {"hand": DOCKERFILE, "bento": "bentofiles/ex10_service.yaml"}
-    return [Image(f"ex10_service:{by}", "a service", made_from[by], comparison("10", by)) for by in made_from]
+    service, folder = containers.find("10"), ROOT / "solutions"
+
+    def build_both(*, cache: bool, log: Path) -> None:
+        containers.build_bento(service, folder, log.with_suffix(".bento.log"))
+        containers.build_image(service, "bento", folder, cache=cache, log=log)
+
+    by_hand = partial(containers.build_image, service, "hand", folder)
+    return [
+        Image(service.image("hand"), "a service", containers.DOCKERFILE, by_hand),
+        Image(service.image("bento"), "a service", service.bentofile, build_both),
+    ]
 
 
 # What `make compare-images` compares.
@@ -64,11 +65,7 @@ def lend_wheels(folder: Path) -> None:
 
 
 def chosen(images: list[Image], words: str) -> list[Image]:
-    """Those images whose tags hold one of the words; all without a word.
-
-    Raises:
-        Problem: there are none.
-    """
+    """Those images whose tags hold one of the words, all without a word; raises Problem where there are none."""
     found = [image for image in images if not words or any(word in image.tag for word in words.split())]
     if not found:
         raise Problem(f"IMAGES={words}: there are {', '.join(image.tag for image in images)}.")
@@ -76,18 +73,16 @@ def chosen(images: list[Image], words: str) -> list[Image]:
 
 
 def build_all(images: list[Image], console: Console) -> None:
-    """Build images one after the other, and print the size and build time of each.
-
-    Raises:
-        Problem: no engine, or a build that failed.
-    """
+    """Build images one after the other, and print the size and build time of each."""
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
     for number, image in enumerate(images, 1):
         console.print(f"{number} of {len(images)}: {image.tag} from {image.made_from}", highlight=False)
         log = docker.log_of(image.tag)
         with console.status("Building: the first time, gigabytes are downloaded for CUDA ..."):
-            seconds = image.build(True, log)
+            begin = time.monotonic()
+            image.build(cache=True, log=log)
+        seconds = time.monotonic() - begin
         console.print(f"        {docker.size(image.tag) / 1e6:,.0f} MB, {seconds:.0f} s, log in {log.parent}")
     port = docker.PORT
     console.print(

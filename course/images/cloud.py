@@ -8,6 +8,7 @@ import subprocess
 from rich.console import Console
 
 from course.base import docker
+from course.base.manifest import Exercise
 from course.images import containers
 from serving import Problem
 
@@ -23,7 +24,7 @@ def name(service: str) -> str:
     return service.replace("_", "-")
 
 
-def service_of(ex: str, project: str, region: str, repository: str) -> containers.Service:
+def service_of(ex: str, project: str, region: str, repository: str) -> Exercise:
     """The service of an exercise, once everything is named that must be; raises Problem."""
     service = containers.find(ex, "hand")
     shapes = {
@@ -39,7 +40,7 @@ def service_of(ex: str, project: str, region: str, repository: str) -> container
     return service
 
 
-def version_of(service: containers.Service) -> str:
+def version_of(service: Exercise) -> str:
     """A tag that says what is in a service's image: the start of its digest, or `latest` if there is no image yet."""
     try:
         return docker.inspect(service.image("hand"))["Id"].removeprefix("sha256:")[:12]
@@ -47,7 +48,7 @@ def version_of(service: containers.Service) -> str:
         return "latest"
 
 
-def check_tools(service: containers.Service) -> None:
+def check_tools(service: Exercise) -> None:
     """Check the image, gcloud and its login, before anything is done; raises Problem."""
     docker.need_engine()
     image = service.image("hand")

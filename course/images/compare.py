@@ -1,11 +1,10 @@
 """Measures and compares images: how long they take to build, what is in them, how soon they answer."""
 
-import json
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import httpx
 from rich.console import Console
@@ -23,30 +22,18 @@ CPUS = 1
 DEADLINE = 120  # seconds for a container to become ready
 
 
-class Build(NamedTuple):
-    """Seconds of one build without cache."""
-
-    whole: float | None
-    download: float | None  # None where the log does not tell it apart
-    install: float | None
-
-
-class Start(NamedTuple):
-    """Seconds from `docker run`, in one turn."""
-
-    ready: float
-    prediction: float
-
-
-class Measured(NamedTuple):
+@dataclass
+class Measured:
     """All about one image."""
 
     image: Image
-    base: int  # bytes
+    build: dict[str, float | None]  # seconds, as told_apart() has them; empty if it was built with a cache
+    base: int  # bytes of the base image
     layers: list[docker.Layer]
-    build: Build | None  # None: it was there already, or was built with the cache
-    starts: list[Start]
-    best: str  # the label that it answers for the photograph
+    # Seconds from `docker run` until it was ready, and until it had answered, in each turn.
+    ready: list[float] = field(default_factory=list)
+    prediction: list[float] = field(default_factory=list)
+    best: str = ""  # the label that it answers for the photograph
 
     @property
     def size(self) -> int:
@@ -65,41 +52,25 @@ class Measured(NamedTuple):
 
 
 def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console: Console) -> list[Measured]:
-    """Measure images, show what came out, and write it into a folder.
+    """Measure images, show what came out, and write it into a folder. A group is compared with its first image.
 
-    Args:
-        images: those to compare; the others of a group are compared with its first.
-        output: the folder.
-        rounds: how often each is started, in turn.
-        fresh: build them without cache first, and measure that; otherwise take the images that are there.
-        console: for tables and progress.
-
-    Raises:
-        Problem: no engine, a build that failed, an image that does not answer.
+    rounds: how often each is started, in turn; fresh: build them without cache first, and measure that.
     """
     docker.need_engine()
     lend_wheels(ROOT / "wheels")
+    found = []
     with writable(output), whole_folder(output) as folder, Progress(console=console, transient=True) as bar:
         work = bar.add_task("", total=len(images) * (1 + rounds))
-        builds: dict[str, Build | None] = {}
         for image in images:
             bar.update(work, description=f"Building {image.tag} ...")
-            builds[image.tag] = build(image, folder, fresh)
+            built = build(image, folder, fresh)
+            found.append(Measured(image, built, docker.size(docker.base_image()), docker.layers(image.tag)))
             bar.advance(work)
-        starts: dict[str, list[Start]] = {image.tag: [] for image in images}
-        best: dict[str, str] = {}
-        for _ in range(rounds):
-            for image in images:  # in turn: what slows the machine for a while slows all of them
-                bar.update(work, description=f"Starting {image.tag} ...")
-                one, best[image.tag] = start(image)
-                starts[image.tag].append(one)
-                bar.advance(work)
-        base = docker.size(docker.base_image())
-        found = [
-            Measured(image, base, docker.layers(image.tag), builds[image.tag], starts[image.tag], best[image.tag])
-            for image in images
-        ]
-        if len(labels := set(best.values())) > 1:
+        for one in found * rounds:  # in turn: what slows the machine for a while slows all of them
+            bar.update(work, description=f"Starting {one.image.tag} ...")
+            start(one)
+            bar.advance(work)
+        if len(labels := {one.best for one in found}) > 1:
             raise Problem(f"The images do not hold the same model: they answer {', '.join(sorted(labels))}.")
         write(found, folder)
     show(found, console)
@@ -107,20 +78,22 @@ def compare(images: list[Image], output: Path, rounds: int, fresh: bool, console
     return found
 
 
-def build(image: Image, folder: Path, fresh: bool) -> Build | None:
+def build(image: Image, folder: Path, fresh: bool) -> dict[str, float | None]:
     """Build an image without cache, in the place of the one that was there; or only make sure that it is there."""
     log = folder / docker.log_of(image.tag).name
     before = docker.inspect(image.tag)["Id"] if docker.exists(image.tag) else None
     if before and not fresh:
-        return None
-    seconds = image.build(not fresh, log)
+        return {}
+    begin = time.monotonic()
+    image.build(cache=not fresh, log=log)
+    seconds = time.monotonic() - begin
     if before and before != docker.inspect(image.tag)["Id"]:
         docker.remove(before)
-    return Build(seconds, *told_apart(log)) if fresh else None
+    return told_apart(seconds, log) if fresh else {}
 
 
-def told_apart(log: Path) -> tuple[float | None, float | None]:
-    """Seconds that `pip download` and `pip install` took, by BuildKit's log of a build; None for what it lacks."""
+def told_apart(whole: float, log: Path) -> dict[str, float | None]:
+    """The seconds of a build, and of its `pip download` and `pip install` by BuildKit's log; None for what it lacks."""
     text = log.read_text(errors="replace") if log.exists() else ""
     steps = dict(re.findall(r"^#(\d+) (\[.*)$", text, re.MULTILINE))
     seconds = {number: float(took) for number, took in re.findall(r"^#(\d+) DONE ([\d.]+)s$", text, re.MULTILINE)}
@@ -129,21 +102,21 @@ def told_apart(log: Path) -> tuple[float | None, float | None]:
         times = [seconds.get(number, 0) for number, line in steps.items() if re.search(rf"\bpip\b.* {word}\b", line)]
         return sum(times) if times else None
 
-    return of("download"), of("install")
+    return {"build_s": whole, "download_s": of("download"), "install_s": of("install")}
 
 
-def start(image: Image) -> tuple[Start, str]:
-    """Start a container with one CPU; how long that takes, and the best label for the photograph."""
+def start(one: Measured) -> None:
+    """Start a container with one CPU, and note how long that takes, and the best label for the photograph."""
     photograph = PHOTOGRAPH.read_bytes()
     begin = time.monotonic()
-    with docker.container(image.tag, f"--cpus={CPUS}") as container:
+    with docker.container(one.image.tag, f"--cpus={CPUS}") as container:
         container.wait_until_ready(deadline=DEADLINE)
-        ready = time.monotonic() - begin
+        one.ready.append(time.monotonic() - begin)
         answer = httpx.post(f"{container.url}/classify", content=photograph, timeout=60)
-        took = time.monotonic() - begin
+        one.prediction.append(time.monotonic() - begin)
         if not answer.is_success:
-            raise Problem(f"{image.tag} answers {answer.status_code} to a photograph: {answer.text[:200]}")
-        return Start(ready, took), answer.json()["predictions"][0]["label"]
+            raise Problem(f"{one.image.tag} answers {answer.status_code} to a photograph: {answer.text[:200]}")
+        one.best = answer.json()["predictions"][0]["label"]
 
 
 def rows(found: list[Measured]) -> list[dict]:
@@ -152,7 +125,6 @@ def rows(found: list[Measured]) -> list[dict]:
     made = []
     for one in found:
         compared_with = first.setdefault(one.image.group, one)
-        build = one.build or Build(None, None, None)
         row = {
             "image": one.image.tag,
             "group": one.image.group,
@@ -160,12 +132,9 @@ def rows(found: list[Measured]) -> list[dict]:
             "above_base": (one.size - one.base) / 1e6,
             "times_first": one.size / compared_with.size,
             "times_first_above_base": (one.size - one.base) / (compared_with.size - compared_with.base),
-            "build_s": build.whole,
-            "download_s": build.download,
-            "install_s": build.install,
-        }
-        for what, seconds in zip(Start._fields, zip(*one.starts, strict=True), strict=True):
-            row |= {f"{what}_{how}": of(seconds) for how, of in {"median": median, "least": min, "most": max}.items()}
+        } | (one.build or dict.fromkeys(("build_s", "download_s", "install_s")))
+        for what, seconds in {"ready": one.ready, "prediction": one.prediction}.items():
+            row |= {f"{what}_median": median(seconds), f"{what}_least": min(seconds), f"{what}_most": max(seconds)}
         made.append(row)
     return made
 
@@ -179,11 +148,10 @@ def show(found: list[Measured], console: Console) -> None:
         if row["group"] != group:
             group = row["group"]
             table.add_section()
-        build, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build or [None] * 3)
+        whole, *parts = ("-" if seconds is None else f"{seconds:.0f}" for seconds in one.build.values() or [None])
         sizes = [f"{row['megabytes']:.0f}", f"{row['above_base']:.0f}", f"{row['times_first']:.2f}"]
-        starts = [spread(seconds, 2) for seconds in zip(*one.starts, strict=True)]
-        parts = ", ".join(parts) if one.build else "-"
-        table.add_row(row["image"].removeprefix("course/"), *sizes, build, parts, *starts)
+        starts = [spread(one.ready, 2), spread(one.prediction, 2)]
+        table.add_row(row["image"].removeprefix("course/"), *sizes, whole, ", ".join(parts) or "-", *starts)
     console.print(table)
     console.print("The layers above the base image of 1 MB and more:")
     for one in found:
@@ -192,7 +160,7 @@ def show(found: list[Measured], console: Console) -> None:
     console.print(
         f"The base image has {found[0].base / 1e6:.0f} MB. Sizes are unpacked. `times the first`: whole images, within"
         f" their group. Each was built once, without cache; the download depends on the network. Ready, and the first"
-        f" prediction: from `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].starts)} starts, in turn.",
+        f" prediction: from `docker run --cpus={CPUS}`, median (least-most) of {len(found[0].ready)} starts, in turn.",
         soft_wrap=True,
         highlight=False,
     )
@@ -206,27 +174,15 @@ def called(layer: docker.Layer, length: int = 40) -> str:
 
 def write(found: list[Measured], folder: Path) -> None:
     """table.csv, layers.csv, measurements.json and images.png."""
-    reports.write_csv(folder / "table.csv", rows(found))
-    layers = [(one.image.tag, layer) for one in found for layer in one.layers]
-    reports.write_csv(
-        folder / "layers.csv", [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for tag, layer in layers]
-    )
-    engine = docker.docker("version", "--format", "{{.Server.Version}}")
-    measurements = {
-        "machine": reports.machine({"docker": engine}),
-        "base": {"bytes": found[0].base},
-        "images": [
-            {
-                "image": one.image.tag,
-                "id": docker.inspect(one.image.tag)["Id"],
-                "build": one.build._asdict() if one.build else None,
-                "starts": [start._asdict() for start in one.starts],
-                "best": one.best,
-            }
-            for one in found
-        ],
-    }
-    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    layers, images = [], []
+    for one in found:
+        tag = one.image.tag
+        layers += [{"image": tag, "bytes": layer.size, "made_by": layer.made_by} for layer in one.layers]
+        made = {"image": tag, "id": docker.inspect(tag)["Id"], "build": one.build, "best": one.best}
+        images.append(made | {"ready": one.ready, "prediction": one.prediction})
+    reports.write_csv(folder / "layers.csv", layers)
+    machine = reports.machine({"docker": docker.docker("version", "--format", "{{.Server.Version}}")})
+    reports.write(folder, rows(found), {"machine": machine, "base": {"bytes": found[0].base}, "images": images})
     plot(found, folder / "images.png")
 
 
@@ -235,7 +191,6 @@ def plot(found: list[Measured], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [re.sub("[-_:]", "\n", one.image.tag.removeprefix("course/")) for one in found]
-    places = range(len(found))
     figure, (sizes, seconds) = plt.subplots(1, 2, figsize=(max(9, 1.8 * len(found) + 2), 4.6), layout="constrained")
     for place, one in enumerate(found):
         below = one.base / 1e6
@@ -247,14 +202,10 @@ def plot(found: list[Measured], path: Path) -> None:
         sizes.text(place, below, f"{below:,.0f}", ha="center", va="bottom")
     sizes.set(title="From below: the base image, then layer by layer", ylabel="MB, unpacked")
     sizes.legend()
-    made = rows(found)
-    middle = [row["prediction_median"] for row in made]
-    least = [row["prediction_median"] - row["prediction_least"] for row in made]
-    most = [row["prediction_most"] - row["prediction_median"] for row in made]
-    seconds.bar(places, middle, 0.6, yerr=[least, most], capsize=4)
+    reports.bars(seconds, [one.prediction for one in found])
     seconds.set(title=f"From docker run to the first prediction, {CPUS} CPU", ylabel="s")
-    for one in (sizes, seconds):
-        one.set(xticks=places, xticklabels=names)
-        one.grid(axis="y", alpha=0.3)
-        one.tick_params(axis="x", labelsize="small")
+    for axes in (sizes, seconds):
+        axes.set(xticks=range(len(found)), xticklabels=names)
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(axis="x", labelsize="small")
     reports.save_picture(figure, path)

@@ -11,15 +11,9 @@ from course.isolation.limits import MB
 
 TOPS = [Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib64")]
 # What programs look for: names, fonts, certificates, and how many cores there are. Nothing secret.
-SYSTEM = [
-    *(
-        Path("/etc") / name
-        for name in ["alternatives", "fonts", "group", "hosts", "host.conf", "ld.so.cache", "localtime"]
-    ),
-    *(Path("/etc") / name for name in ["mime.types", "nsswitch.conf", "passwd", "protocols", "services", "ssl"]),
-    Path("/sys/devices/system"),
-    Path("/sys/fs/cgroup"),
-]
+ETC = "alternatives fonts group hosts host.conf ld.so.cache localtime mime.types nsswitch.conf passwd protocols"
+SYSTEM = [Path("/etc", name) for name in f"{ETC} services ssl".split()]
+SYSTEM += [Path("/sys/devices/system"), Path("/sys/fs/cgroup")]
 
 
 class Folders(NamedTuple):
@@ -39,10 +33,9 @@ class Own(NamedTuple):
     @classmethod
     def make(cls, folder: Path) -> "Own":
         """Make them in an empty folder."""
-        own = cls(folder / "home", folder / "tmp", folder / "project")
-        for one in own:
-            one.mkdir()
-        return own
+        for name in cls._fields:
+            (folder / name).mkdir()
+        return cls(*(folder / name for name in cls._fields))
 
 
 def bwrap() -> str:

@@ -4,24 +4,18 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from course.isolation.limits import MB
+from course.isolation.unpack import is_answer
 from serving import Problem
-
-NO_ANSWER = {"__pycache__", "__MACOSX", "node_modules", "venv", "site", "reports"}
 
 
 def empty(folder: Path) -> None:
     """Remove all that is in a folder."""
-    open_up(folder)
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            remove(entry)
-        else:
-            entry.unlink(missing_ok=True)
+    remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def remove(folder: Path) -> None:
@@ -36,15 +30,6 @@ def remove(folder: Path) -> None:
 def open_up(folder: Path) -> None:
     """Let the owner into a folder and all that is in it."""
     subprocess.run(["chmod", "-R", "u+rwX", "--", str(folder)], capture_output=True, check=False)
-
-
-@contextmanager
-def removed(folder: Path) -> Iterator[Path]:
-    """A folder that is removed at the end of the block."""
-    try:
-        yield folder
-    finally:
-        remove(folder)
 
 
 def defuse(folders: Iterable[Path]) -> None:
@@ -69,38 +54,28 @@ def defuse(folders: Iterable[Path]) -> None:
 def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 2000) -> list[str]:
     """Copy a submission's files to a new folder, and say in sentences what was left out.
 
-    Links are not followed, so nothing comes from outside the folder. Hidden files, environments and caches are not
-    part of an answer.
-
-    Raises:
-        Problem: there is no such folder, or there is too much in it.
+    Links are not followed, so nothing comes from outside the folder. Raises Problem where there is no such folder, or
+    too much in it.
     """
     if not folder.is_dir():
         raise Problem(f"There is no folder {folder}.")
     left_out, size, count = [], 0, 0
     into.mkdir(parents=True)
     for place, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not (name.startswith(".") or name in NO_ANSWER))
-        target = into / Path(place).relative_to(folder)
-        for name in list(below):
-            if Path(place, name).is_symlink():
-                below.remove(name)
-                left_out.append(f"{Path(place, name).relative_to(folder)} is a link, and was left out.")
-            else:
-                (target / name).mkdir()
-        for name in sorted(names):
+        links = [name for name in below if Path(place, name).is_symlink()]
+        below[:] = sorted(name for name in below if is_answer(name) and name not in links)
+        for name in below:
+            (into / Path(place, name).relative_to(folder)).mkdir()
+        for name in filter(is_answer, [*sorted(links), *sorted(names)]):
             path = Path(place, name)
-            if name.startswith("."):
-                continue
-            kind = stat.S_IFMT(path.lstat().st_mode)
-            if kind != stat.S_IFREG:
-                what = "a link" if kind == stat.S_IFLNK else "no regular file"
-                left_out.append(f"{path.relative_to(folder)} is {what}, and was left out.")
+            within = path.relative_to(folder)
+            if path.is_symlink() or not path.is_file():
+                what = "a link" if path.is_symlink() else "no regular file"
+                left_out.append(f"{within} is {what}, and was left out.")
                 continue
             size, count = size + path.stat().st_size, count + 1
             if size > most or count > files:
-                raise Problem(
-                    f"{folder} holds more than {most // MB} MB or {files} files; submissions are source files."
-                )
-            shutil.copyfile(path, target / name, follow_symlinks=False)
+                most_of_it = f"{most // MB} MB or {files} files"
+                raise Problem(f"{folder} holds more than {most_of_it}; submissions are source files.")
+            shutil.copyfile(path, into / within, follow_symlinks=False)
     return left_out

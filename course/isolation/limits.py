@@ -1,7 +1,7 @@
 """How much of the machine a student's program may use: limits that the kernel keeps, and others that are watched."""
 
-import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import psutil
 
 MB, GB = 2**20, 2**30
+GONE = (FileNotFoundError, NotADirectoryError)  # what has just been removed or replaced
 
 
 class Limits(NamedTuple):
@@ -40,13 +41,10 @@ def of_kernel(limits: Limits, *, alone: bool) -> dict[str, int]:
     if not list(Path("/dev").glob("nvidia*")):  # CUDA maps far more than it uses
         # For one process. excess(), which adds up all of them, may come a moment late.
         found["RLIMIT_DATA"] = limits.memory + 64 * MB * (os.cpu_count() or 1)
-    if alone and _linux() >= (5, 14):  # before, the kernel counted all processes of the user
+    linux = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    if alone and linux >= (5, 14):  # before, the kernel counted all processes of the user
         found["RLIMIT_NPROC"] = limits.processes + 100 * (os.cpu_count() or 1)  # threads count, too
     return found
-
-
-def _linux() -> tuple[int, ...]:
-    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 
 
 def excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: Limits) -> str:
@@ -55,9 +53,7 @@ def excess(tree: list[psutil.Process], log: Path, folders: list[Path], limits: L
         return f"it printed more than {limits.output // MB} MB"
     if len(tree) > limits.processes:
         return f"it started more than {limits.processes} processes"
-    if sum(memory(process, "rss") for process in tree) > limits.memory and (
-        sum(memory(process, "pss") for process in tree) > limits.memory
-    ):
+    if all(sum(memory(process, kind) for process in tree) > limits.memory for kind in ("rss", "pss")):
         return f"it used more than {limits.memory / GB:g} GB of memory"
     if sum(size(folder, limits.disk) for folder in folders) > limits.disk:
         return f"it wrote more than {limits.disk / GB:g} GB to the disk"
@@ -81,12 +77,10 @@ def size(folder: Path, enough: int) -> int:
     """
     total = files = 0
     try:
-        for place, _, names in os.walk(folder, onerror=_raise_if_closed):
+        for place, _, names in os.walk(folder, onerror=_raise_unless_gone):
             for name in names:
-                try:
+                with suppress(*GONE):
                     total += os.lstat(os.path.join(place, name)).st_blocks * 512
-                except OSError as error:
-                    _raise_if_closed(error)
             files += len(names) + 1
             if files > 20_000 or total > enough:
                 return max(total, enough + 1)
@@ -95,7 +89,6 @@ def size(folder: Path, enough: int) -> int:
     return total
 
 
-def _raise_if_closed(error: OSError) -> None:
-    """Or nested too deep. Any other error most often means that something has just been removed."""
-    if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG:
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, GONE):
         raise error

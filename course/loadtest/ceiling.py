@@ -105,17 +105,16 @@ def within(ends: np.ndarray, seconds: np.ndarray, opened: float, closed: float) 
 
 def batch_rates(model: Path, threads: int, batches: list[int], window: float) -> dict[int, float]:
     """Images a second of one session for each batch size; the sizes take turns until each had its window."""
-    session = open_model(model, threads=threads)
-    inputs = {batch: np.repeat(preprocess(open_image(CAT.read_bytes())), batch, axis=0) for batch in batches}
+    session, image = open_model(model, threads=threads), preprocess(open_image(CAT.read_bytes()))
+    inputs = {size: {"input": np.repeat(image, size, axis=0)} for size in batches}
     for batch in inputs.values():
-        session.run(None, {"input": batch})
+        session.run(None, batch)
     seconds, images = dict.fromkeys(batches, 0.0), dict.fromkeys(batches, 0)
     while min(seconds.values()) < window:
         for size, batch in inputs.items():
             share = time.perf_counter() + 0.25
-            while time.perf_counter() < share:
-                begin = time.perf_counter()
-                session.run(None, {"input": batch})
+            while (begin := time.perf_counter()) < share:
+                session.run(None, batch)
                 seconds[size] += time.perf_counter() - begin
                 images[size] += size
     return {size: images[size] / seconds[size] for size in batches}

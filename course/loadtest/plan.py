@@ -1,4 +1,4 @@
-"""What a load test measures: services, payload, users, how long."""
+"""What a load test measures, and what it found."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,6 @@ from course.base.manifest import Exercise
 from course.loadtest.ceiling import Work
 from serving import Problem
 from serving.model import MODEL_PATH, MODELS_DIR
-
-PAYLOADS = {"image": "/classify", "json": "/predict", "npy": "/predict_npy"}
 
 
 class Variant(NamedTuple):
@@ -49,28 +47,17 @@ class Plan(NamedTuple):
         rounds: int = 2,
         folder: Path = ROOT / "solutions",
     ) -> "Plan":
-        """The comparison of an exercise, with these values in place of its own.
-
-        Raises:
-            Problem: it cannot be measured.
-        """
-        prepared = exercise.load
-        if prepared is None:
+        """The comparison of an exercise, with these values in place of its own; raises Problem if there is none."""
+        load = exercise.load
+        if load is None:
             known = ", ".join(one.number for one in manifest.exercises() if one.load)
             raise Problem(
                 f"EX={exercise.number}: there are comparisons for {known}. Any other: SERVICES='10 13:WORKERS=2'."
             )
         if services and not services.split():
             raise Problem(f"SERVICES={services}: name at least one, such as SERVICES='10 13:WORKERS=4,THREADS=0'.")
-        return cls(
-            variants=[variant(word, folder) for word in (services or prepared.services).split()],
-            payload=payload or prepared.payload,
-            users=users or prepared.users,
-            duration=duration,
-            rounds=rounds,
-            session_alone=prepared.session_alone,
-            folder=folder,
-        )
+        variants = [variant(word, folder) for word in (services or load.services).split()]
+        return cls(variants, payload or load.payload, users or load.users, duration, rounds, load.session_alone, folder)
 
     def work(self, variant: Variant) -> Work:
         """What a service computes for one request."""
@@ -86,11 +73,7 @@ class Plan(NamedTuple):
 
 
 def variant(word: str, folder: Path) -> Variant:
-    """`13:WORKERS=4,THREADS=0` as a Variant.
-
-    Raises:
-        Problem: no such exercise, no service in it, or not of this form.
-    """
+    """`13:WORKERS=4,THREADS=0` as a Variant; raises Problem for another form, or if there is no such service."""
     number, _, settings = word.partition(":")
     pairs = [pair.partition("=") for pair in settings.split(",")] if settings else []
     if bad := [pair for pair in pairs if not re.fullmatch("[A-Z][A-Z0-9_]*", pair[0]) or not pair[1]]:
@@ -120,3 +103,11 @@ class Turn(NamedTuple):
     other_cores: float  # of everything else on this machine
     megabytes: float
     shares: list[float]  # of the work that each worker of the service did, the least first
+
+
+class Measured(NamedTuple):
+    """All rounds."""
+
+    turns: list[Turn]
+    ceilings: dict[Work, list[float]]  # images/s without a server, by round
+    alone: list[dict[int, float]]  # images/s of the session alone, by round and size of batch

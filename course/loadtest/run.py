@@ -7,8 +7,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,14 +20,14 @@ from rich.progress import Progress
 
 from course import ROOT
 from course.base.files import last_error, writable
-from course.base.processes import job, marked, running, used, wait
+from course.base.processes import job, marked, running, used
 from course.base.reports import machine
 from course.harness.load import workers
 from course.harness.server import Server
 from course.harness.submission import Submission
-from course.loadtest import report
 from course.loadtest.ceiling import Work, within
-from course.loadtest.plan import Plan, Turn, Variant
+from course.loadtest.plan import Measured, Plan, Turn, Variant
+from course.loadtest.report import described, report
 from serving import Problem
 from serving.cores import cores
 from serving.model import MODEL_PATH, MODELS_DIR, open_model, weights
@@ -49,116 +47,91 @@ def report_folder(ex: str) -> Path:
 
 
 def loadtest(plan: Plan, output: Path) -> None:
-    """Measure everything, print the tables, write plots and all measurements to a folder.
-
-    Raises:
-        Problem: a missing model, a service that does not start or answers wrongly, requests that failed.
-    """
+    """Measure everything, print the tables, write a report; raises Problem, also for requests that failed."""
     provenance = {Path(model).name: weights(open_model(Path(model))) for work in plan.works for model in work.models}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
         with writable(output):
-            turns, ceilings, bare = take_turns(plan)
+            measured = take_turns(plan)
             taken_on = machine({name: version(name) for name in ("bentoml", "onnxruntime", "locust")})
-            taken_on |= {"used_cores": cores(), "weights": provenance}
-            report.show(plan, turns, ceilings, bare, taken_on, console)
-            report.write(plan, turns, ceilings, bare, taken_on, output)
+            report(plan, measured, taken_on | {"used_cores": cores(), "weights": provenance}, output, console)
     except KeyboardInterrupt:
         raise Problem("Stopped: everything that was started has been ended, and no report was written.") from None
     console.print(f"All measurements and two plots are in {output}/. How to read them: docs/loadtest.md")
-    if failed := sum(sum(turn.failures.values()) for turn in turns):
+    if failed := sum(sum(turn.failures.values()) for turn in measured.turns):
         raise Problem(f"{failed} requests failed: the lines below the first table say why.")
 
 
-def take_turns(plan: Plan) -> tuple[list[Turn], dict[Work, list[float]], list[dict[int, float]]]:
-    """Every round: each ceiling, the session alone where that is wanted, then each service (A B A B).
-
-    Returns:
-        the services' turns, the ceilings' rates by round, the session's rates by round and size of batch.
-    """
-    turns: list[Turn] = []
-    ceilings: dict[Work, list[float]] = {work: [] for work in plan.works}
-    bare: list[dict[int, float]] = []
+def take_turns(plan: Plan) -> Measured:
+    """Every round: each ceiling, the session alone where that is wanted, then each service (A B A B)."""
+    measured = Measured([], {work: [] for work in plan.works}, [])
     answers: dict[Work, dict] = {}
     with Progress(console=console, transient=True) as progress, tempfile.TemporaryDirectory() as name:
         task = progress.add_task("", total=plan.rounds * (len(plan.works) + plan.session_alone + len(plan.variants)))
 
-        def done(said: str) -> None:
-            progress.console.print(said, markup=False)
+        def done(rate: float, what: str) -> None:
+            progress.console.print(f"{where}: {rate:6.1f}/s  {what}", markup=False)
             progress.advance(task)
 
         for i in range(plan.rounds):
             where = f"round {i + 1} of {plan.rounds}"
             for work in plan.works:
-                title = f"the ceiling of {report.described(work)}"
+                title = f"the ceiling of {described(work)}"
                 progress.update(task, description=f"{where}: {title}")
                 result = without_server(work._asdict() | {"processes": cores(), "window": plan.duration})
-                ceilings[work].append(result["rate"])
+                measured.ceilings[work].append(result["rate"])
                 answers[work] = result["answer"]
-                done(f"{where}: {result['rate']:6.1f}/s  {title}")
+                done(result["rate"], title)
             if plan.session_alone:
                 progress.update(task, description=f"{where}: batches in the session alone")
-                bare.append(session_alone(plan))
-                done(f"{where}: {bare[-1][1]:6.1f}/s  the session alone, one image at a time")
+                measured.alone.append(session_alone(plan))
+                done(measured.alone[-1][1], "the session alone, one image at a time")
             for one in plan.variants:
                 progress.update(task, description=f"{where}: {one.name}")
-                turns.append(take_turn(plan, one, i, answers[plan.work(one)], Path(name)))
-                failed = sum(turns[-1].failures.values())
-                done(f"{where}: {turns[-1].rate:6.1f}/s  {one.name}{f', {failed} failed' if failed else ''}")
-    return turns, ceilings, bare
+                turn = take_turn(plan, one, i, answers[plan.work(one)], Path(name))
+                measured.turns.append(turn)
+                failed = sum(turn.failures.values())
+                done(turn.rate, f"{one.name}{f', {failed} failed' if failed else ''}")
+    return measured
 
 
 def without_server(task: dict) -> dict:
     """What course/loadtest/ceiling.py measures, in a process of its own."""
-    try:
-        with job("course.loadtest.ceiling", task, limit=LIMIT + 10 * task["window"]) as folder:
-            return json.loads((folder / "result.json").read_text())
-    except RuntimeError as error:
-        raise Problem(f"The loop without a server failed: {error}") from error
+    limit = LIMIT + 10 * task["window"]
+    with job("The loop without a server", "course.loadtest.ceiling", task, limit=limit) as folder:
+        return json.loads((folder / "result.json").read_text())
 
 
 def session_alone(plan: Plan) -> dict[int, float]:
     """Images a second by size of batch, with as many threads as the last service gives its session."""
     service = plan.variants[-1]
     threads = service.env.get("THREADS", "0")
-    task = {
-        "model": plan.work(service).models[0],
-        "threads": int(threads) if threads.isdigit() else 0,  # 0: as many as ONNX Runtime takes by itself
-        "batches": BATCHES,
-        "window": plan.duration / len(BATCHES),
-    }
-    result = without_server(task)
-    return {int(batch): rate for batch, rate in result["rates"].items()}
+    threads = int(threads) if threads.isdigit() else 0  # 0: as many as ONNX Runtime takes by itself
+    task = {"model": plan.work(service).models[0], "threads": threads, "batches": BATCHES}
+    rates = without_server(task | {"window": plan.duration / len(BATCHES)})["rates"]
+    return {int(batch): rate for batch, rate in rates.items()}
 
 
 def take_turn(plan: Plan, service: Variant, i: int, answer: dict, scratch: Path) -> Turn:
-    """Start a service, load it, end it."""
-    with tempfile.TemporaryDirectory(dir=scratch) as name, serving(plan, service, Path(name)) as server:
-        samples, before, after = drive(plan, service, server, Path(name))
-        if server.process.poll() is not None:
-            raise Problem(f"{service.name} ended while it was under load.{server.last_words()}")
+    """Start a service on a free port, with a BENTOML_HOME of its own, load it, end it."""
+    env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        submission = Submission(plan.folder, Path(name))
+        serve = submission.serve_app if service.exercise.app else submission.serve
+        try:
+            with serve(service.exercise.service, env=env) as server:
+                samples, before, after = drive(plan, service, server, Path(name))
+                if server.process.poll() is not None:
+                    raise Problem(f"{service.name} ended while it was under load.{server.last_words()}")
+        except pytest.fail.Exception as failure:  # how Submission says that something did not start
+            raise Problem(f"{service.name}: {failure}") from failure
     require_equal(service.name, plan.payload, samples["answer"], answer)
     return turn_of(service.name, i, samples, before, after)
 
 
-@contextmanager
-def serving(plan: Plan, service: Variant, scratch: Path) -> Iterator[Server]:
-    """The service, ready, on a free port and with a BENTOML_HOME of its own."""
-    submission = Submission(plan.folder, scratch)
-    serve = submission.serve_app if service.exercise.app else submission.serve
-    env = {"MODELS_DIR": str(MODELS_DIR), "MODEL": MODEL_PATH.stem} | service.env
-    try:
-        with serve(service.exercise.service, env=env) as server:
-            yield server
-    except pytest.fail.Exception as failure:  # how Submission says that something did not start
-        raise Problem(f"{service.name}: {failure}") from failure
-
-
 def require_equal(service: str, payload: str, text: str | None, answer: dict) -> None:
-    """Speed is compared only where answers agree: the first one that locust was given, with the model's own.
-
-    Raises:
-        Problem: they differ. Where there was none (text is None), failures say so.
+    """Compare speed only if answers agree: the first one that locust got (None: failures say why there is none)
+    with the model's own; raises Problem if they differ.
     """
     if text is None:
         return
@@ -180,34 +153,31 @@ def require_equal(service: str, payload: str, text: str | None, answer: dict) ->
 
 
 def drive(plan: Plan, service: Variant, server: Server, folder: Path) -> tuple[dict, dict, dict]:
-    """Load a service with locust, in a process of its own.
-
-    Returns:
-        the samples, and snapshots taken when their window opened and when it closed.
-    """
+    """Load a service with locust: the samples, and snapshots of when their window opened and closed."""
     command = [sys.executable, "-m", "locust", "-f", f"{LOCUSTFILE},{ROOT / 'course' / 'loadtest' / 'samples.py'}"]
     command += ["--headless", "--only-summary", "--host", server.url, "--payload", plan.payload]
     # All users at once, and time for the requests in flight at the end.
     command += ["--users", str(plan.users), "--spawn-rate", str(plan.users), "--stop-timeout", "10"]
     command += ["--samples", str(folder), "--warm-up", str(WARM_UP), "--window", str(plan.duration)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    with running(command, cwd=folder, env=env, log=folder / "locust.log") as client:
-        deadline = time.monotonic() + LIMIT + plan.duration
-        watched = []
-        for moment in ("open", "closed"):
-            while not (folder / moment).exists():
-                if client.poll() is not None or time.monotonic() > deadline:
-                    raise Problem(
-                        f"locust stopped under {service.name}: {last_error((folder / 'locust.log').read_text(errors='replace'))}"
-                    )
+    log, deadline = folder / "locust.log", time.monotonic() + LIMIT + plan.duration
+    with running(command, cwd=folder, env=env, log=log) as client:
+
+        def wait_for(name: str) -> Path:
+            """The file, once locust has written it; raises Problem if locust ends without it."""
+            while not (file := folder / name).exists():
+                ended = client.poll() is not None or time.monotonic() > deadline
+                if ended and not file.exists():  # it may have written the file just before it ended
+                    said = last_error(log.read_text(errors="replace"))
+                    raise Problem(f"locust stopped under {service.name}: {said}")
                 time.sleep(0.02)
-            watched.append(snapshot(server, client.mark))
-        wait(client, LIMIT)
-    if not (folder / "samples.json").exists():
-        raise Problem(
-            f"locust left no samples of {service.name}: {last_error((folder / 'locust.log').read_text(errors='replace'))}"
-        )
-    return json.loads((folder / "samples.json").read_text()), *watched
+            return file
+
+        wait_for("open")
+        before = snapshot(server, client.mark)
+        wait_for("closed")
+        after = snapshot(server, client.mark)
+        return json.loads(wait_for("samples.json").read_text()), before, after
 
 
 def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> Turn:
@@ -217,14 +187,10 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
     failures = {int(place): reason for place, reason in samples["failures"].items()}
     good = np.array([place not in failures for place in range(len(ends))], dtype=bool)
     inside = (opened < ends) & (ends <= closed)
-    cores_of = {
-        who: (after[who] - before[who]) / (after["time"] - before["time"]) for who in ("server", "client", "all")
-    }
-    batches = {}
-    for api, (total, count) in after["batches"].items():
-        total_before, count_before = before["batches"].get(api, (0, 0))
-        if count > count_before:
-            batches[api] = (total - total_before) / (count - count_before)
+    seconds_passed = after["time"] - before["time"]
+    server, client, everything = ((after[who] - before[who]) / seconds_passed for who in ("server", "client", "all"))
+    spent = sorted(seconds - before["workers"].get(pid, 0.0) for pid, seconds in after["workers"].items())
+    grown = {api: np.subtract(now, before["batches"].get(api, 0)) for api, now in after["batches"].items()}
     return Turn(
         service=service,
         round=i,
@@ -233,19 +199,13 @@ def turn_of(service: str, i: int, samples: dict, before: dict, after: dict) -> T
         successes=int((good & inside).sum()),
         failures=dict(Counter(reason for place, reason in failures.items() if inside[place])),
         milliseconds=[round(one * 1000, 2) for one in seconds[good & inside]],
-        batches=batches,
-        server_cores=cores_of["server"],
-        client_cores=cores_of["client"],
-        other_cores=max(0, cores_of["all"] - cores_of["server"] - cores_of["client"]),
+        batches={api: float(requests / batches) for api, (requests, batches) in grown.items() if batches},
+        server_cores=server,
+        client_cores=client,
+        other_cores=max(0, everything - server - client),
         megabytes=max(before["megabytes"], after["megabytes"]),
-        shares=shares(before["workers"], after["workers"]),
+        shares=[seconds / sum(spent) for seconds in spent] if sum(spent) else [],
     )
-
-
-def shares(before: dict[int, float], after: dict[int, float]) -> list[float]:
-    """Each worker's part of the processor time that all of them used between two snapshots, the least first."""
-    spent = sorted(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-    return [seconds / sum(spent) for seconds in spent] if sum(spent) else []
 
 
 def snapshot(server: Server, client_mark: str) -> dict:
@@ -273,11 +233,10 @@ def batch_counts(url: str) -> dict[str, list[float]]:
         text = httpx.get(f"{url}/metrics", timeout=20).raise_for_status().text
     except httpx.HTTPError:  # FastAPI has none
         return counts
-    for family in text_string_to_metric_families(text):
-        if family.name == "bentoml_service_adaptive_batch_size":
-            for sample in family.samples:
-                api = f"{sample.labels['runner_name']}.{sample.labels['method_name']}"
-                for place, ending in enumerate(("_sum", "_count")):
-                    if sample.name.endswith(ending):
-                        counts.setdefault(api, [0.0, 0.0])[place] += sample.value
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    for sample in samples:
+        metric, _, kind = sample.name.rpartition("_")
+        if metric == "bentoml_service_adaptive_batch_size" and kind in ("sum", "count"):
+            api = f"{sample.labels['runner_name']}.{sample.labels['method_name']}"
+            counts.setdefault(api, [0.0, 0.0])[kind == "count"] += sample.value
     return counts

@@ -9,13 +9,14 @@ at the end.
 """
 
 import json
-import os
 import time
 from array import array
 from pathlib import Path
 
 import gevent
 from locust import events
+
+from course.base.files import write_whole
 
 PATIENCE = 60  # seconds for which a window waits for requests to end, before and after
 
@@ -39,13 +40,11 @@ class Recorder:
     """Records every request, and ends the test after the window."""
 
     def __init__(self, environment) -> None:
-        self.environment = environment
-        self.options = environment.parsed_options
-        self.folder = Path(self.options.samples)
+        self.environment, self.options = environment, environment.parsed_options
+        self.folder, self.window = Path(self.options.samples), [0.0, 0.0]
         self.ends, self.seconds = array("d"), array("d")
         self.failures: dict[int, str] = {}  # by the request's place in ends
         self.answer: str | None = None  # the first successful one
-        self.window = [0.0, 0.0]
         environment.events.request.add_listener(self.note)
         environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(self.watch))
         environment.events.user_error.add_listener(lambda **_: environment.runner.quit())  # the locust file is broken
@@ -81,12 +80,5 @@ class Recorder:
 
     def write(self, **_) -> None:
         """Write everything."""
-        samples = {
-            "window": self.window,
-            "ends": list(self.ends),
-            "seconds": list(self.seconds),
-            "failures": self.failures,
-            "answer": self.answer,
-        }
-        (self.folder / "samples.making").write_text(json.dumps(samples))
-        os.replace(self.folder / "samples.making", self.folder / "samples.json")
+        samples = {"ends": list(self.ends), "seconds": list(self.seconds), "failures": self.failures}
+        write_whole(self.folder / "samples.json", json.dumps(samples | {"window": self.window, "answer": self.answer}))

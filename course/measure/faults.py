@@ -1,10 +1,9 @@
 """Measures what a killed worker and SIGTERM cost the callers of each busy service."""
 
-import os
-import signal
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from rich.console import Console
@@ -13,8 +12,8 @@ from rich.progress import track
 from course import ROOT
 from course.base import reports
 from course.base.manifest import exercises
-from course.base.processes import wait
-from course.harness.load import CLIENTS, Answer, load, workers
+from course.base.processes import comes_true
+from course.harness.load import CLIENTS, load, workers
 from course.harness.server import Server
 from course.harness.submission import Submission
 
@@ -30,13 +29,12 @@ class Fault(NamedTuple):
     lost: int  # requests that were not answered 200; for SIGTERM, of those that were sent before it
 
 
-def print_faults() -> None:
+def print_faults(console: Console) -> None:
     """Kill and end each service in turn, several rounds, and print what it cost."""
-    console = Console()
     found: dict[str, list[tuple[Fault, Fault]]] = {number: [] for number in SERVICES}
     for _ in track(range(ROUNDS), "Killing and ending each service in turn ...", console=console, transient=True):
         for number, file in SERVICES.items():
-            with tempfile.TemporaryDirectory() as scratch, solutions(scratch).serve(file) as server:
+            with TemporaryDirectory() as scratch, Submission(ROOT / "solutions", Path(scratch)).serve(file) as server:
                 found[number].append((kill(server), terminate(server)))
     columns = ("worker killed:\nnext one ready (s)", "requests\nlost", "SIGTERM:\nended (s)", "accepted\nrequests lost")
     table = reports.table(f"Under the load of {CLIENTS} clients", "exercise", *columns)
@@ -54,49 +52,36 @@ def print_faults() -> None:
     )
 
 
-def solutions(scratch: str) -> Submission:
-    """The services that are killed and ended."""
-    return Submission(ROOT / "solutions", Path(scratch))
-
-
 def kill(server: Server) -> Fault:
-    """SIGKILL for a worker, and wait until its successor says that it is ready."""
-    with load(server) as answered:
-        wait_until(lambda: len(answered) > 2 * CLIENTS, server)
-        before = ready_workers(server)
-        begin = time.monotonic()
-        os.kill(workers(server)[0].pid, signal.SIGKILL)
-        wait_until(lambda: ready_workers(server) > before, server)
-        seconds = time.monotonic() - begin
-    return Fault(seconds, lost(answered))
+    """SIGKILL for a worker, until its successor says that it is ready."""
+    before = ready_workers(server)
+    return _under_load(server, lambda: workers(server)[0].kill(), lambda: ready_workers(server) > before)
 
 
 def terminate(server: Server) -> Fault:
-    """SIGTERM for the service, and wait until it has ended."""
+    """SIGTERM for the service, until it has ended."""
+    return _under_load(server, server.process.terminate, lambda: server.process.poll() is not None, sent_before=True)
+
+
+def _under_load(
+    server: Server, cause: Callable[[], None], is_over: Callable[[], bool], sent_before: bool = False
+) -> Fault:
+    """What a fault costs; with sent_before, only those requests count that were sent before it."""
     with load(server) as answered:
         wait_until(lambda: len(answered) > 2 * CLIENTS, server)
         begin = time.monotonic()
-        server.process.terminate()
-        if wait(server.process, LIMIT) is None:
-            raise TimeoutError(f"SIGTERM: not ended after {LIMIT} s.{server.last_words()}")
+        cause()
+        wait_until(is_over, server)
         seconds = time.monotonic() - begin
-    return Fault(seconds, lost([one for one in answered if one.begun < begin]))
-
-
-def lost(answered: list[Answer]) -> int:
-    """How many were not answered 200."""
-    return sum(one.status != 200 for one in answered)
+    return Fault(seconds, sum(one.status != 200 for one in answered if one.begun < begin or not sent_before))
 
 
 def ready_workers(server: Server) -> int:
     """How many workers of the entry service have said so far that they are ready."""
-    return server.log.read_text(errors="replace").count("Service ImageClassifierService initialized")
+    return server.log.read_text().count("Service ImageClassifierService initialized")
 
 
-def wait_until(holds, server: Server) -> None:
+def wait_until(holds: Callable[[], bool], server: Server) -> None:
     """Wait until something holds; raises TimeoutError after LIMIT seconds."""
-    give_up = time.monotonic() + LIMIT
-    while not holds():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"Nothing happened for {LIMIT} s.{server.last_words()}")
-        time.sleep(0.02)
+    if not comes_true(holds, LIMIT, pause=0.02):
+        raise TimeoutError(f"Nothing happened for {LIMIT} s.{server.last_words()}")

@@ -4,13 +4,10 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import bentoml
-import httpx
 import numpy as np
 import onnxruntime as ort
-import psutil
 from rich.console import Console
 from rich.progress import track
 
@@ -18,19 +15,12 @@ from course import ROOT
 from course.base import reports
 from course.base.processes import marked, used
 from course.harness.submission import Submission
-from course.measure.faults import print_faults
+from course.measure.faults import print_faults, wait_until
 from serving.model import MODEL_PATH, open_model, weights
 
 ROUNDS = 7
 REQUESTS = 20
-
-
-class Start(NamedTuple):
-    """One start of a service."""
-
-    seconds_to_ready: float
-    megabytes_at_ready: float
-    megabytes_after_requests: float
+STARTS = ("from `bentoml serve` to ready (s)", "memory at ready (MB)", f"memory after {REQUESTS} requests (MB)")
 
 
 def print_figures() -> None:
@@ -41,13 +31,13 @@ def print_figures() -> None:
         "plainest service": (ROOT / "course" / "measure", "plain_service.py"),
         "exercise 10": (ROOT / "solutions", "ex10_service.py"),
     }
-    starts: dict[str, list[Start]] = {name: [] for name in services}
+    starts: dict[str, list[list[float]]] = {name: [] for name in services}
     for _ in track(range(ROUNDS), "Starting each service in turn ...", console=console, transient=True):
         for name, (folder, file) in services.items():
             with tempfile.TemporaryDirectory() as scratch:
                 starts[name].append(_start(Submission(folder, Path(scratch)), file))
     _print_starts(console, starts)
-    print_faults()
+    print_faults(console)
 
 
 def _print_agreement(console: Console) -> None:
@@ -72,45 +62,30 @@ def _print_agreement(console: Console) -> None:
     )
 
 
-def _start(submission: Submission, file: str) -> Start:
+def _start(submission: Submission, file: str) -> list[float]:
+    """The figures of one start, as STARTS names them."""
     begin = time.perf_counter()
     with submission.starting(file) as server:
-        while True:
-            try:
-                if httpx.get(f"{server.url}/readyz", timeout=1).is_success:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.01)
-            if time.perf_counter() - begin > 60:
-                raise TimeoutError(f"{file} was not ready after 60 s: {server.last_words()}")
+        wait_until(server.is_ready, server)
         seconds = time.perf_counter() - begin
         # The launcher carries the mark too; the worker is its child.
-        (worker,) = (one for one in marked(server.process.mark) if one.pid != server.process.pid)
-        at_ready = _megabytes(worker)
+        worker = [one for one in marked(server.process.mark) if one.pid != server.process.pid]
+        at_ready = used(worker)[1]
         with bentoml.SyncHTTPClient(server.url) as client:
             for _ in range(REQUESTS):
                 client.predict(image=np.zeros((1, 3, 224, 224), dtype=np.float32))
-        return Start(seconds, at_ready, _megabytes(worker))
+        return [seconds, at_ready, used(worker)[1]]
 
 
-def _megabytes(process: psutil.Process) -> float:
-    return used([process])[1]
-
-
-def _print_starts(console: Console, starts: dict[str, list[Start]]) -> None:
+def _print_starts(console: Console, starts: dict[str, list[list[float]]]) -> None:
     table = reports.table("Start-up and memory of a worker", "", *starts, "ratio of the medians")
-    labels = (
-        "from `bentoml serve` to ready (s)",
-        "memory at ready (MB)",
-        f"memory after {REQUESTS} requests (MB)",
-    )
-    for field, label in enumerate(labels):
+    for field, label in enumerate(STARTS):
         plain, ours = ([start[field] for start in each] for each in starts.values())
         digits = 0 if field else 2
         cells = [reports.spread(column, digits, " ") for column in (plain, ours)]
         table.add_row(label, *cells, f"{median(ours) / median(plain):.2f}")
     console.print(table)
     console.print(
-        f"Median (least-most) of {ROUNDS} starts each, in turn; ready is the first 200 of GET /readyz, asked every 10 ms;"
+        f"Median (least-most) of {ROUNDS} starts each, in turn; ready is the first 200 of GET /readyz, asked every 20 ms;"
         f" memory is resident. {reports.here()}, BentoML {bentoml.__version__}, ONNX Runtime {ort.__version__}."
     )

@@ -4,12 +4,11 @@ A complete submission (solutions/) is graded alone. Then a class with hostile su
 grader killed with SIGKILL after half of the results, and started again.
 """
 
-import json
 import os
-import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,7 @@ from course import ROOT
 from course.base import reports
 from course.base.manifest import Exercise, solution
 from course.base.processes import running, used
+from course.grading.results import ExerciseResult, points
 
 # What stands at the top of every file of a hostile submission. Each harms nothing but itself, sandbox or not.
 HOSTILE = {
@@ -28,11 +28,8 @@ HOSTILE = {
     "forged results": (
         "import glob, json, os\n"
         "for folder in {'.', *sys.argv[1:], *glob.glob('../*'), *glob.glob('../../*')}:\n"
-        "    if os.path.isdir(folder):\n"
-        "        try:\n"
-        "            open(os.path.join(folder, 'results.json'), 'w').write(json.dumps({'tests': {}, 'exit': 0}))\n"
-        "        except OSError:\n"
-        "            pass\n"
+        "    if os.path.isdir(folder) and os.access(folder, os.W_OK):\n"
+        "        open(f'{folder}/results.json', 'w').write(json.dumps({'tests': {}, 'exit': 0}))\n"
         "os._exit(0)\n"
     ),
     "a flood of output": "for _ in range(20_000):\n    print('x' * 1000)\nraise SystemExit(0)\n",
@@ -50,95 +47,82 @@ def benchmark(
     exercises: list[Exercise], size: int, hostile: int, jobs: int, isolation: str, limit: int, console: Console
 ) -> bool:
     """Print the figures; True where nothing was lost."""
-    with tempfile.TemporaryDirectory(prefix="grade-benchmark-") as scratch:
-        folder = Path(scratch)
-        console.print(
-            f"{reports.here()}, isolation {isolation}, exercises {' '.join(one.number for one in exercises)}\n"
-        )
-        options = ["--ex", " ".join(one.number for one in exercises), "--isolation", isolation, "--limit", str(limit)]
-        complete = _one_complete(folder, exercises, options, console)
+    numbers = " ".join(one.number for one in exercises)
+    console.print(f"{reports.here()}, isolation {isolation}, exercises {numbers}\n")
+    options = ["--ex", numbers, "--isolation", isolation, "--limit", str(limit)]
+    with tempfile.TemporaryDirectory(prefix="grade-benchmark-") as folder:
+        complete = _one_complete(Path(folder), exercises, options, console)
         if not size:
             return complete
-        names = _class(folder / "class", exercises, size, hostile)
-        return _class_killed_half_way(folder, names, exercises, [*options, "--jobs", str(jobs)], console) and complete
+        kinds = _class(Path(folder) / "class", exercises, size, hostile)
+        return _killed_half_way(Path(folder), kinds, exercises, [*options, "--jobs", str(jobs)], console) and complete
 
 
 def _one_complete(folder: Path, exercises: list[Exercise], options: list[str], console: Console) -> bool:
     _hand_in(folder / "one", exercises)
     seconds, peak, _ = _grade(["--submission", str(folder / "one"), *options], folder / "alone", folder / "log")
-    results = _results(folder / "alone", ["one"], exercises)["one"]
-    run, own = sum(one["seconds"] for one in results), sum(one["own_seconds"] for one in results)
+    results = [ExerciseResult.model_validate_json(file.read_text()) for file in _files(folder / "alone")]
+    run, own = sum(one.seconds for one in results), sum(one.own_seconds for one in results)
     columns = ("exercise", "seconds", "of which the submission's\nown processes ran", "points")
     table = reports.table("A complete submission", *columns, words=0)
-    lost = []
     for one in results:
-        reached = _points(one)
-        points = f"{reached:g} of {one['worth']:g}"
-        table.add_row(one["number"], f"{one['seconds']:.1f}", f"{one['own_seconds']:.1f}", points)
-        why = [f"{test['id']}: {test['message']}" for test in one["tests"] if test["outcome"] == "failed"]
-        lost += [one["problem"], *why] if reached < one["worth"] else []
+        table.add_row(one.number, f"{one.seconds:.1f}", f"{one.own_seconds:.1f}", points(one))
     console.print(table)
     console.print(f"In all {seconds:.1f} s, of which {run:.1f} s in runs of pytest; largest memory {peak:.0f} MB.")
     console.print(f"Outside the student's own processes: {max(0.0, seconds - own) / seconds:.0%} of the time.\n")
-    for sentence in lost:
-        console.print(f"[red]{escape(sentence)}[/]")
-    return not lost
+    lost = [one for one in results if one.reached < one.worth]
+    for one in lost:
+        failed = [f"{test.id}: {test.message}" for test in one.tests if test.outcome == "failed"]
+        console.print(f"[red]{escape(chr(10).join([one.problem, *failed]))}[/]")
+    return not lost and len(results) == len(exercises)
 
 
-def _class_killed_half_way(
-    folder: Path, names: dict[str, str], exercises: list[Exercise], options: list[str], console: Console
+def _killed_half_way(
+    folder: Path, kinds: dict[str, str], exercises: list[Exercise], options: list[str], console: Console
 ) -> bool:
-    command = ["--submissions", str(folder / "class"), *options]
-    half = len(names) * len(exercises) // 2
-    first, peak_first, code = _grade(command, folder / "grades", folder / "log", kill_after=half)
-    kept = {path: path.stat().st_mtime_ns for path in _files(folder / "grades")}
-    second, peak_second, code_again = _grade(command, folder / "grades", folder / "log")
-    results = _results(folder / "grades", list(names), exercises)
+    command, output, log = ["--submissions", str(folder / "class"), *options], folder / "grades", folder / "log"
+    half = len(kinds) * len(exercises) // 2
+    first, peak_first, code = _grade(command, output, log, kill_after=half)
+    kept = {path: path.stat().st_mtime_ns for path in _files(output)}
+    second, peak_second, code_again = _grade(command, output, log)
 
-    console.print(f"[bold]A class of {len(names)}, {sum(map(bool, names.values()))} of them hostile[/]")
+    console.print(f"[bold]A class of {len(kinds)}, {sum(map(bool, kinds.values()))} of them hostile[/]")
     console.print(f"Killed (exit code {code}) after {first:.1f} s with {len(kept)} results of {half * 2}.")
     console.print(f"Started again: {second:.1f} s, exit code {code_again}. In all {first + second:.1f} s.")
     console.print(f"Largest memory of the grader and all that it started: {max(peak_first, peak_second):.0f} MB.")
 
-    wrong = [f"{path.parent.parent.name}/{path.stem} was graded again" for path, at in kept.items() if path.stat().st_mtime_ns != at]  # fmt: skip
-    for name, kind in names.items():
-        for exercise, result in zip(exercises, results.get(name, []), strict=False):
-            reached = _points(result)
-            if result["problem"] or reached != (0 if kind else exercise.points):
-                wrong.append(f"{name}, exercise {exercise.number}: {reached:g} points. {result['problem']}")
-        if len(results.get(name, [])) != len(exercises):
-            wrong.append(f"{name}: {len(results.get(name, []))} of {len(exercises)} results")
-    left = [file.name for file in (folder / "grades").glob(".work")]
-    if left:
-        wrong.append(f"left behind: {left}")
+    wrong = [f"{path} was graded again" for path, at in kept.items() if path.stat().st_mtime_ns != at]
+    for name, kind in kinds.items():
+        for exercise in exercises:
+            file = output / name / "exercises" / f"{exercise.number}.json"
+            result = ExerciseResult.model_validate_json(file.read_text()) if file.is_file() else None
+            if not result or result.problem or result.reached != (0 if kind else exercise.points):
+                found = f"{points(result)} points. {result.problem}" if result else "no result"
+                wrong.append(f"{name}, exercise {exercise.number}: {found}")
+    if (output / ".work").exists():
+        wrong.append("the grader left its temporary folder behind")
     for sentence in wrong:
-        console.print(f"[red]{sentence}[/]", markup=True)
+        console.print(f"[red]{escape(sentence)}[/]")
     if not wrong:
-        console.print("[green]Nothing lost: every result is there, each honest one with all points, each hostile one with none.[/]")  # fmt: skip
+        console.print("[green]Nothing lost: all results are there. Honest ones have all points, hostile ones none.[/]")
     return not wrong
 
 
 def _class(folder: Path, exercises: list[Exercise], size: int, hostile: int) -> dict[str, str]:
-    """Write submissions; by name, what is hostile about each."""
-    kinds = list(HOSTILE) * hostile
-    names = {}
+    """Write submissions; by name, what is hostile about each. These are spread out: some come before the kill."""
+    kinds = {}
     for number in range(size):
-        # Spread out, so that some are graded before the grader is killed, and some after.
-        kind = kinds[number * hostile // size] if number * hostile // size != (number + 1) * hostile // size else ""
+        nth, after = number * hostile // size, (number + 1) * hostile // size
         name = f"student-{number + 1:02}"
-        names[name] = kind
-        _hand_in(folder / name, exercises, HOSTILE.get(kind, ""))
-    return names
+        kinds[name] = list(HOSTILE)[nth % len(HOSTILE)] if nth != after else ""
+        _hand_in(folder / name, exercises, HOSTILE.get(kinds[name], ""))
+    return kinds
 
 
-def _hand_in(folder: Path, exercises: list[Exercise], before: str = "") -> None:
-    for exercise in exercises:
-        for file in exercise.files:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            if not before:
-                shutil.copy(solution(file), folder / file)
-            else:
-                (folder / file).write_text(f"import sys\n{before}")
+def _hand_in(folder: Path, exercises: list[Exercise], hostile: str = "") -> None:
+    for file in (file for exercise in exercises for file in exercise.files):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(f"import sys\n{hostile}" if hostile else solution(file).read_text())
 
 
 def _grade(
@@ -149,7 +133,9 @@ def _grade(
     begun, peak = time.monotonic(), 0.0
     with running(command, cwd=ROOT, env=dict(os.environ), log=log) as process:
         while process.poll() is None:
-            peak = max(peak, _megabytes(process.pid))
+            with suppress(psutil.Error):
+                grader = psutil.Process(process.pid)
+                peak = max(peak, used([grader, *grader.children(recursive=True)])[1])
             if kill_after is not None and len(_files(output)) >= kill_after:
                 process.kill()
                 process.wait()
@@ -158,26 +144,5 @@ def _grade(
         return time.monotonic() - begun, peak, process.returncode
 
 
-def _megabytes(pid: int) -> float:
-    """What a process and all below it hold."""
-    try:
-        process = psutil.Process(pid)
-        return used([process, *process.children(recursive=True)])[1]
-    except psutil.Error:
-        return 0
-
-
-def _points(result: dict) -> float:
-    return round(sum(test["points"] for test in result["tests"] if test["outcome"] == "passed"), 4)
-
-
 def _files(output: Path) -> list[Path]:
     return sorted(output.glob("*/exercises/*.json"))
-
-
-def _results(output: Path, names: list[str], exercises: list[Exercise]) -> dict[str, list[dict]]:
-    found = {}
-    for name in names:
-        files = [output / name / "exercises" / f"{one.number}.json" for one in exercises]
-        found[name] = [json.loads(file.read_text()) for file in files if file.is_file()]
-    return found

@@ -8,11 +8,7 @@ BEGIN, END = "<!-- exercises: made by `make manifest` from course.toml -->", "<!
 
 
 def table(link: str) -> str:
-    """All exercises as a Markdown table.
-
-    Args:
-        link: what comes before the name of an exercise's page, such as "docs/".
-    """
+    """All exercises as a Markdown table; link: what comes before the name of an exercise's page, such as "docs/"."""
     lines = ["| no. | exercise | what you do | points |", "| --- | --- | --- | --- |"]
     for one in manifest.exercises():
         points = f"{one.points} extra" if one.optional else one.points

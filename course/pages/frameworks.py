@@ -41,13 +41,7 @@ def frameworks() -> list[Framework]:
 
 
 def fetch_stars(repositories: list[str], api: str = API, limit: float = LIMIT) -> dict[str, int]:
-    """The stars of repositories, without those for which GitHub does not answer in time.
-
-    Args:
-        repositories: OWNER/NAME of each.
-        api: where GitHub's API is.
-        limit: seconds for all of them together.
-    """
+    """The stars of repositories (OWNER/NAME), without those for which GitHub does not answer within `limit` seconds."""
     found: dict[str, int] = {}
 
     def fetch(repository: str) -> None:
@@ -80,10 +74,8 @@ def table(api: str = API) -> str:
         purpose = f"{one.purpose} ({one.note})" if one.note else one.purpose
         marks = " | ".join("yes" if mark else "no" for mark in (one.backends, one.models, one.maintained))
         shown = f"{stars[one.repository]:,}" if one.repository in stars else "N/A"
-        lines.append(
-            f"| [{one.name}]({one.link}) | {purpose} | {marks} | [{shown}](https://github.com/{one.repository}) |"
-        )
-    asked = f"Stars on GitHub on {time.strftime('%d %B %Y')}."
-    if len(stars) < len(frameworks()):
-        asked = "N/A: GitHub did not answer when this page was built."
-    return "\n".join([*lines, "", asked])
+        github = f"[{shown}](https://github.com/{one.repository})"
+        lines.append(f"| [{one.name}]({one.link}) | {purpose} | {marks} | {github} |")
+    all_known = len(stars) == len(frameworks())
+    unknown = "N/A: GitHub did not answer when this page was built."
+    return "\n".join([*lines, "", f"Stars on GitHub on {time.strftime('%d %B %Y')}." if all_known else unknown])

@@ -11,6 +11,7 @@
 import ast
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from course.pages import exercise_table, frameworks
 from serving import Problem
 
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 MARK = r"<!-- (exercises|frameworks|card|hints|code)\b *(.*?) *-->"
 
 
@@ -42,10 +44,12 @@ def _fill(kind: str, words: str) -> str:
         case "card":
             return _card(manifest.find(words))
         case "hints":
-            return "\n".join(_hint(i, hint) for i, hint in enumerate(manifest.find(words).hints, 1))
+            hints = enumerate(manifest.find(words).hints, 1)
+            return "\n".join(f'??? tip "Hint {number}"\n    {text}\n' for number, text in hints)
     file, *names = words.split()
-    language, text = ("python", _source(file, names)) if names else (LANGUAGES[Path(file).suffix], _whole(file))
-    return f'```{language} title="{file}"\n{text}\n```'
+    text = (ROOT / file).read_text()
+    language, shown = ("python", _source(text, names)) if names else (LANGUAGES[Path(file).suffix], text.rstrip())
+    return f'```{language} title="{file}"\n{shown}\n```'
 
 
 def _card(exercise: manifest.Exercise) -> str:
@@ -62,34 +66,20 @@ def _card(exercise: manifest.Exercise) -> str:
     )
 
 
-def _hint(number: int, text: str) -> str:
-    return f'??? tip "Hint {number}"\n    {text}\n'
-
-
-def _whole(file: str) -> str:
-    return (ROOT / file).read_text().rstrip()
-
-
-def _source(file: str, names: list[str]) -> str:
-    """The source of the named top-level definitions, or methods as Class.method, in the order given."""
-    source = (ROOT / file).read_text()
+def _source(text: str, names: list[str]) -> str:
+    """The named top-level definitions of a Python file, or methods as Class.method, in the order given."""
     found: dict[str, ast.AST] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    for node in ast.parse(text).body:
+        if isinstance(node, DEFINITIONS):
             found[node.name] = node
         if isinstance(node, ast.ClassDef):
-            found |= {
-                f"{node.name}.{child.name}": child
-                for child in node.body
-                if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            }
+            found |= {f"{node.name}.{one.name}": one for one in node.body if isinstance(one, DEFINITIONS)}
         if isinstance(node, ast.Assign):
             found |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
-    return "\n\n\n".join(_lines(source, found[name]) for name in names)
+    return "\n\n\n".join(_lines(text, found[name]) for name in names)
 
 
-def _lines(source: str, node: ast.AST) -> str:
+def _lines(text: str, node: ast.AST) -> str:
+    """The lines of a definition, its decorators included, without their indentation."""
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
-    lines = source.splitlines()[first - 1 : node.end_lineno]
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return "\n".join(line[indent:] for line in lines)
+    return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))

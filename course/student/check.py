@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -47,11 +48,11 @@ def check_exercise(exercise: Exercise, console: Console) -> bool:
 def _obstacle(exercise: Exercise) -> str | None:
     """Why no test needs to run: a missing file, a file that Python cannot read, an untouched starter."""
     for file in exercise.files:
-        path, shown = ROOT / "exercises" / file, f"exercises/{file}"
+        path = ROOT / "exercises" / file
         if not path.is_file():
-            return f"{shown} does not exist. To put the starter back: make reset EX={exercise.number}"
+            return f"exercises/{file} does not exist. To put the starter back: make reset EX={exercise.number}"
         if path.suffix == ".py" and (error := _syntax_error(path)):
-            return f"{shown} has a syntax error{error}"
+            return f"exercises/{file} has a syntax error{error}"
     if untouched(exercise):
         todos = [f"exercises/{step.file}:{step.line}  {step.words}" for step in steps.left(exercise)]
         return "\n".join(["Not begun: this is still the starter. Fill in each TODO:", *todos])
@@ -60,15 +61,15 @@ def _obstacle(exercise: Exercise) -> str | None:
 
 def _syntax_error(path: Path) -> str | None:
     """Where and what, with the line itself. The file is read, not run."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
+    # Nested too deeply for the compiler: the tests report what happens.
+    with warnings.catch_warnings(action="ignore"), suppress(RecursionError, MemoryError):
+        try:
             compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:  # ValueError: bytes that are not text
-        line, text = getattr(error, "lineno", None), getattr(error, "text", None)
-        where = f" on line {line}" if line else ""
-        return f"{where}: {getattr(error, 'msg', error)}." + (f"\n\n    {text.strip()}" if text else "")
-    except (RecursionError, MemoryError):
-        pass  # nested too deeply for the compiler: the tests report what happens
+        except SyntaxError as error:
+            where = f" on line {error.lineno}" if error.lineno else ""
+            return f"{where}: {error.msg}." + (f"\n\n    {error.text.strip()}" if error.text else "")
+        except ValueError as error:  # bytes that are not text
+            return f": {error}."
     return None
 
 
@@ -91,13 +92,13 @@ def _run_tests(exercise: Exercise, found: Checked, last: Checked | None, console
         # It failed again. The tests that passed before it last time did not run now.
         found.passed, found.points = last.passed, last.points
     console.print()
+    points = f"{found.points:g} of {exercise.points} points"
     if found.done:
         left_out = f" {report.skipped} of {found.tests} tests could not run here." if report.skipped else ""
-        console.print(f"[bold green]Done: {found.points:g} of {exercise.points} points.[/]{left_out}")
+        console.print(f"[bold green]Done: {points}.[/]{left_out}")
     elif code == pytest.ExitCode.OK:
         console.print("[yellow]None of the tests could run here.[/]")
     else:
-        points = f"{found.points:g} of {exercise.points} points"
         console.print(f"{found.passed} of {found.tests} tests pass, {points}; {found.tests - found.passed} to go.")
 
 
@@ -141,8 +142,7 @@ class Report:
             self._line("[green]✓[/]", report.nodeid)
 
     def _line(self, mark: str, nodeid: str, end: str = "\n") -> None:
-        name = nodeid.partition("::test_")[2].replace("_", " ")
-        name = re.sub(r"\[(.*)\]$", r": \1", name)
+        name = re.sub(r"\[(.*)\]$", r": \1", nodeid.partition("::test_")[2].replace("_", " "))
         # One line each, also in a narrow terminal: the next one is written over it.
         self.console.print(f"  {mark} {escape(name)}", end=end, overflow="ellipsis", no_wrap=True, soft_wrap=False)
 
@@ -164,9 +164,7 @@ def _why(report) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is None or crash.message.startswith("Failed: "):  # by pytest.fail
         return report.longreprtext.strip()
-    where = Path(crash.path)
-    where = where.relative_to(ROOT) if where.is_relative_to(ROOT) else where
-    return f"{crash.message}\n\n({where}, line {crash.lineno})"
+    return f"{crash.message}\n\n({crash.path.removeprefix(f'{ROOT}/')}, line {crash.lineno})"
 
 
 def _show_failure(console: Console, rows: list[tuple[str, str]]) -> None:

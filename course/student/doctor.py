@@ -4,7 +4,6 @@ python3 -I course/student/doctor.py runs on any Python from 3.7 on, with nothing
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,17 +20,18 @@ PYTHON = VENV / "bin" / "python"
 READY = VENV / ".ready"
 MODELS = [ROOT / "models" / "resnet18.onnx", ROOT / "models" / "efficientnet_lite0.onnx"]  # what make serve takes
 
+LONGEST_TMPDIR = 60  # BentoML adds 42 characters for a socket; a path of 103 is too long for it (Linux: 108)
+
 # A check returns one of these marks, what it found, and the command or the step that fixes it.
 FINE, NOTE, WRONG = "ok", "note", "WRONG"
 SETUP_AGAIN = "rm -rf .venv && make setup"
 
 VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 PACKAGES = """
-import importlib.metadata, importlib.util, json
-print(json.dumps({
-    "packages": {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()},
-    "course": importlib.util.find_spec("serving") is not None,
-}))
+import importlib.metadata, importlib.util, sys
+for package in importlib.metadata.distributions():
+    print(package.metadata["Name"] + "==" + package.version)
+sys.exit(0 if importlib.util.find_spec("serving") else 3)
 """
 OPEN_MODEL = """
 import sys
@@ -42,13 +43,12 @@ print(session.get_modelmeta().custom_metadata_map.get("weights", "unknown"))
 
 def run(*command, timeout=60):
     """(exit code, standard output, the last line of the errors) of a command; None as the code if it cannot run."""
-    options = {"stdin": subprocess.DEVNULL, "cwd": str(ROOT), "timeout": timeout, "check": False}
+    options = {"stdin": subprocess.DEVNULL, "cwd": str(ROOT), "timeout": timeout, "text": True, "errors": "replace"}
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, "", str(error)
-    errors = done.stderr.decode(errors="replace").strip().splitlines()
-    return done.returncode, done.stdout.decode(errors="replace").strip(), errors[-1] if errors else ""
+    return done.returncode, done.stdout.strip(), (done.stderr.strip().splitlines() or [""])[-1]
 
 
 def version_of(python):
@@ -75,7 +75,7 @@ def check_python(options):
 
 
 def check_environment(options):
-    """Whether .venv exists, runs, and was set up from the present requirements.txt."""
+    """Whether .venv exists, runs, and was set up from the present requirements.lock."""
     if not PYTHON.exists():
         if VENV.exists() or PYTHON.is_symlink():
             return WRONG, ".venv has no Python that runs", SETUP_AGAIN
@@ -85,45 +85,37 @@ def check_environment(options):
         return WRONG, wrong, SETUP_AGAIN
     if not READY.exists():
         return WRONG, "setup did not finish", "make setup"
-    used = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
-    newer = [file.name for file in used if file.stat().st_mtime > READY.stat().st_mtime]
-    if newer:
-        return WRONG, f"{', '.join(newer)} changed since setup", "make setup"
+    if (ROOT / "requirements.lock").stat().st_mtime > READY.stat().st_mtime:
+        return WRONG, "requirements.lock changed since setup", "make setup"
     return FINE, f"Python {version} in .venv", ""
 
 
 def check_packages(options):
     """Whether .venv contains the pinned versions."""
     code, found, error = run(PYTHON, "-I", "-c", PACKAGES)
-    if code != 0:
+    if code not in (0, 3):  # 3: all but the course itself
         return WRONG, f"cannot be listed: {error}", SETUP_AGAIN
-    found = json.loads(found)
-    installed, wanted = found["packages"], pinned(ROOT / "requirements.txt")
+    files = [ROOT / "requirements.txt", ROOT / "requirements-serving.txt"]
+    installed, wanted = pinned(found), pinned("\n".join(file.read_text() for file in files))
     if "onnxruntime-gpu" in installed:  # of any version, in the place of the build for CPUs
         installed["onnxruntime"] = wanted["onnxruntime"]
     bad = []
     for name, version in wanted.items():
-        has = installed.get(name, "").partition("+")[0]  # 2.14.1+cu130: the build for this CUDA
-        if has != version:
-            bad.append(f"{name} is {has}, not {version}" if has else f"{name} is missing")
-    if not found["course"]:
-        bad.append("the course itself is not installed")
+        if name not in installed:
+            bad.append(f"{name} is missing")
+        elif installed[name] != version:
+            bad.append(f"{name} is {installed[name]}, not {version}")
+    bad += ["the course itself is not installed"] if code else []
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         return WRONG, ", ".join(bad[:3]) + more, "rm -f .venv/.ready && make setup"
     return FINE, f"all {len(wanted)} as pinned", ""
 
 
-def pinned(path):
-    """The versions in a requirements file, by name. It reads the files that it refers to, too."""
-    found = {}
-    for line in path.read_text().splitlines():
-        other, package = re.match(r"-r (\S+)", line), re.match(r"([\w.-]+)(?:\[.*\])?==([\w.]+)", line)
-        if other:
-            found.update(pinned(path.parent / other.group(1)))
-        elif package:
-            found[package.group(1).lower()] = package.group(2)
-    return found
+def pinned(text):
+    """The versions in requirements, by name. 2.14.1+cu130, the build for this CUDA, is 2.14.1."""
+    found = re.findall(r"^([\w.-]+)(?:\[.*\])?==([\w.]+)", text, re.MULTILINE)
+    return {name.lower(): version for name, version in found}
 
 
 def check_disk(options):
@@ -137,6 +129,23 @@ def check_disk(options):
     without_cuda = needed == 7 and free > 2
     fix = "make room; setup with CPU=1 needs 2 GB: make setup CPU=1" if needed == 7 else "make room on this disk"
     return NOTE if without_cuda else WRONG, f"{free:.1f} GB free of {needed} GB", fix
+
+
+def check_home(options):
+    """Whether BentoML has a place for its files."""
+    home = os.path.expanduser("~")
+    if os.environ.get("BENTOML_HOME") or (os.access(home, os.W_OK) and home != "~"):
+        return FINE, os.environ.get("BENTOML_HOME") or home, ""
+    found = "none: `bentoml serve` makes a folder called ~" if home == "~" else f"{home} cannot be written"
+    return NOTE, found, "export BENTOML_HOME=/tmp/bentoml"
+
+
+def check_sockets(options):
+    """Whether the path of the temporary folder leaves room for the names of sockets between services."""
+    folder = tempfile.gettempdir()
+    if len(folder) <= LONGEST_TMPDIR:
+        return FINE, f"in {folder}", ""
+    return NOTE, f"TMPDIR has {len(folder)} characters, {LONGEST_TMPDIR} are enough", "export TMPDIR=/tmp"
 
 
 def check_port(options):
@@ -187,6 +196,10 @@ def check_model(options):
     return FINE, weights, ""
 
 
+CHECKS = (check_python, check_environment, check_packages, check_disk, check_home, check_sockets, check_port)
+CHECKS += (check_docker, check_model)
+
+
 def main():
     """Run every check, one line each; exit code 1 if something that is needed is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -194,9 +207,8 @@ def main():
     parser.add_argument("--port", default="3000", help="the port that services would take")
     options = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make doctor | head` ends quietly
-    checks = check_python, check_environment, check_packages, check_disk, check_port, check_docker, check_model
     wrong = 0
-    for check in checks:
+    for check in CHECKS:
         try:
             mark, found, fix = check(options)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from pathlib import Path
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.table import Column, Table
 from typer import Argument, Option
 
 from course import ROOT, STARTED
@@ -33,18 +33,13 @@ Number = Annotated[
 
 def list_exercises() -> None:
     """List all exercises."""
-    table = Table()
-    for column in ("no.", "exercise", "points", "what to fill in"):
-        table.add_column(column, overflow="fold")
-    part = ""
-    for exercise in manifest.exercises():
-        if exercise.part != part:
-            part = exercise.part
-            table.add_section()
-            table.add_row("", f"[bold]{escape(part)}[/]")
-        points = f"{exercise.points}{' extra' if exercise.optional else ''}"
-        files = "\n".join(f"exercises/{file}" for file in exercise.files)
-        table.add_row(exercise.number, exercise.title, points, files)
+    table = Table(*(Column(name, overflow="fold") for name in ("no.", "exercise", "points", "what to fill in")))
+    for part, exercises in groupby(manifest.exercises(), key=lambda one: one.part):
+        table.add_section()
+        table.add_row("", f"[bold]{escape(part)}[/]")
+        for one in exercises:
+            files = "\n".join(f"exercises/{file}" for file in one.files)
+            table.add_row(one.number, one.title, f"{one.points}{' extra' if one.optional else ''}", files)
     console.print(table)
     console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
 
@@ -152,15 +147,13 @@ def hint(exercise: Number = None) -> None:
 def show_progress() -> None:
     """Show how far you are, from the results of the last checks."""
     entries = progress.load()
-    part = ""
-    for exercise in manifest.exercises():
-        if exercise.part != part:
-            part = exercise.part
-            console.print(f"\n[bold]{escape(part)}[/]")
-        entry = entries[exercise.number]
-        mark, words = _state(exercise, entry.last)
-        hints = f", {entry.hints} hint{'s' if entry.hints > 1 else ''}" if entry.hints else ""
-        console.print(f"  {mark} {exercise.number}  {escape(exercise.name):18} {words}{hints}")
+    for part, exercises in groupby(manifest.exercises(), key=lambda one: one.part):
+        console.print(f"\n[bold]{escape(part)}[/]")
+        for one in exercises:
+            opened = entries[one.number].hints
+            mark, words = _state(one, entries[one.number].last)
+            hints = f", {opened} hint{'s' if opened > 1 else ''}" if opened else ""
+            console.print(f"  {mark} {one.number}  {escape(one.name):18} {words}{hints}")
     console.print()
     _show_total()
     exercise = progress.current()
@@ -191,30 +184,29 @@ def solution(
     exercise = exercise or progress.current()
     entry = progress.load()[exercise.number]
     if not (entry.solved or force):
-        left = max(0, len(exercise.hints) - entry.hints)
-        hints = f"{left} of {len(exercise.hints)} hints are left: make hint EX={exercise.number}."
+        number, left = exercise.number, max(0, len(exercise.hints) - entry.hints)
+        hints = (
+            f"{left} of {len(exercise.hints)} hints are left: make hint EX={number}."
+            if left
+            else "All its hints are open."
+        )
         raise Problem(
-            f"Exercise {exercise.number} has not passed its tests yet (make check EX={exercise.number}). "
-            f"{hints if left else 'All its hints are open.'} To see it anyway: make solution EX={exercise.number} FORCE=1"
+            f"Exercise {number} has not passed its tests yet (make check EX={number}). {hints} To see it anyway: "
+            f"make solution EX={number} FORCE=1"
         )
     for file in exercise.files:
-        path = manifest.solution(file)
-        shown = str(path.relative_to(ROOT))
+        own, path = ROOT / "exercises" / file, manifest.solution(file)
+        shown, text = str(path.relative_to(ROOT)), path.read_text()
         if diff:
-            text = _difference(ROOT / "exercises" / file, path)
-            _show_code(f"exercises/{file} → {shown}", text or "No difference.\n", "diff")
+            before = own.read_text(errors="replace") if own.is_file() else ""
+            sides = before.splitlines(keepends=True), text.splitlines(keepends=True)
+            difference = "".join(difflib.unified_diff(*sides, f"exercises/{file}", path.name))
+            _show_code(f"exercises/{file} → {shown}", difference or "No difference.\n", "diff")
         else:
-            _show_code(shown, path.read_text(), Syntax.guess_lexer(shown))
+            _show_code(shown, text, Syntax.guess_lexer(shown))
     if not diff:
         again = "" if entry.solved else " FORCE=1"
         console.print(f"To compare it with yours: make solution EX={exercise.number} DIFF=1{again}")
-
-
-def _difference(own: Path, solved: Path) -> str:
-    """A unified diff from the student's file to the solution."""
-    before = own.read_text(errors="replace").splitlines(keepends=True) if own.is_file() else []
-    after = solved.read_text().splitlines(keepends=True)
-    return "".join(difflib.unified_diff(before, after, str(own.relative_to(ROOT)), solved.name))
 
 
 def _show_code(title: str, text: str, lexer: str) -> None:
@@ -232,10 +224,11 @@ def reset(exercise: Number = None) -> None:
         raise Problem("Which exercise? make reset EX=04")
     changed = starters.reset(exercise)
     if not changed:
-        files = " and ".join(f"exercises/{file}" for file in exercise.files)
-        console.print(f"Nothing to do: {files} is already the starter.")
+        console.print(
+            f"Nothing to do: {' and '.join(f'exercises/{file}' for file in exercise.files)} is already the starter."
+        )
     for file, kept in changed:
         console.print(f"[green]exercises/{file} is the starter again.[/]")
         if kept:
-            take_back = f"cp {kept.relative_to(ROOT)} exercises/{file}"
-            console.print(f"Your file is kept. To take it back:\n{take_back}", soft_wrap=True)
+            back = f"cp {kept.relative_to(ROOT)} exercises/{file}"
+            console.print(f"Your file is kept. To take it back:\n{back}", soft_wrap=True)

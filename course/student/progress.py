@@ -56,17 +56,12 @@ def load() -> dict[str, Entry]:
 
 @contextmanager
 def changing() -> Iterator[dict[str, Entry]]:
-    """The entries, saved at the end of the block.
-
-    Raises:
-        Problem: they cannot be saved.
-    """
+    """The entries, saved at the end of the block; raises Problem where they cannot be."""
     try:
         FOLDER.mkdir(exist_ok=True)
         with FileLock(FOLDER / "lock", timeout=10):
             _set_aside_if_broken()
-            entries = load()
-            yield entries
+            yield (entries := load())
             write_whole(FILE, ENTRIES.dump_json(entries, indent=2) + b"\n")
     except OSError as error:  # a full disk, a read-only folder, another process that holds the lock
         raise Problem(f"Your progress cannot be saved in {FILE.relative_to(ROOT)}: {error}.") from error

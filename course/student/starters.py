@@ -30,13 +30,10 @@ def keep_starters() -> None:
 
 
 def reset(exercise: Exercise) -> list[tuple[str, Path | None]]:
-    """Put the starter back.
+    """Put the starter back; raises Problem where it cannot be found.
 
     Returns:
         The files that differed from the starter, each with where the student's file is now (None: it did not exist).
-
-    Raises:
-        Problem: the starter cannot be found.
     """
     changed = []
     for file, starter in starter_files(exercise).items():
@@ -44,9 +41,8 @@ def reset(exercise: Exercise) -> list[tuple[str, Path | None]]:
         own = path.read_bytes() if path.is_file() else None
         if own == starter:
             continue
-        kept = None
-        if own is not None:  # first what could be lost
-            kept = unused(KEPT / file)
+        kept = unused(KEPT / file) if own is not None else None
+        if kept:  # first what could be lost
             write_whole(kept, own)
         write_whole(path, starter)
         changed.append((file, kept))
@@ -54,11 +50,7 @@ def reset(exercise: Exercise) -> list[tuple[str, Path | None]]:
 
 
 def starter_files(exercise: Exercise) -> dict[str, bytes]:
-    """The files of the starter, from the kept copy or from git's history. The digest tells which are right.
-
-    Raises:
-        Problem: the starter cannot be found.
-    """
+    """The starter's files, from the kept copy or from git's history: the digest tells. Raises Problem without any."""
     wanted = json.loads(STARTERS.read_text()).get(exercise.number)
     for files in _candidates(exercise):
         if hashlib.sha256(b"".join(files.values())).hexdigest() == wanted:

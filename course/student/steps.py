@@ -34,8 +34,8 @@ def steps(file: str, text: str) -> list[Step]:
 
 def left(exercise: Exercise) -> list[Step]:
     """The TODOs that are still in the student's files."""
-    paths = {file: ROOT / "exercises" / file for file in exercise.files}
-    return [step for file, path in paths.items() for step in steps(file, path.read_text(errors="replace"))]
+    folder = ROOT / "exercises"
+    return [step for file in exercise.files for step in steps(file, (folder / file).read_text(errors="replace"))]
 
 
 def step_of(exercise: Exercise, failure: str) -> Step | None:

@@ -13,15 +13,15 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import uuid
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 from course import ROOT
 from course.base import manifest
-from course.base.processes import MARK, end, end_marked
+from course.base.processes import MARK, end, end_marked, start
 from course.harness import worker
 from course.harness.submission import Finished, Submission
 from course.harness.verdicts import fail
@@ -37,7 +37,7 @@ class WarmSubmission(Submission):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._warm: dict[str, subprocess.Popen] = {}
+        self._warm: dict[str, Popen] = {}
 
     def close(self) -> None:
         """End the processes that fork, and what they started."""
@@ -53,24 +53,15 @@ class WarmSubmission(Submission):
                 return self._fork(self._process(file), folder, timeout, name)
         return super()._finish(command, env, timeout, name, *others)
 
-    def _process(self, file: str) -> subprocess.Popen:
+    def _process(self, file: str) -> Popen:
         if file not in self._warm:
-            mark = uuid.uuid4().hex
             solved = manifest.solution(str(Path(file).relative_to(self.folder)))
-            self._warm[file] = subprocess.Popen(
-                [sys.executable, "-m", "course.student.warm", str(solved)],
-                cwd=ROOT,
-                env={**self.environment(None), MARK: f"{os.environ.get(MARK, '')} {mark}"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                start_new_session=True,
-            )
-            self._warm[file].mark = mark
+            command = [sys.executable, "-m", "course.student.warm", str(solved)]
+            pipes = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL, "bufsize": 0}
+            self._warm[file] = start(command, cwd=ROOT, env=self.environment(None), **pipes)
         return self._warm[file]
 
-    def _fork(self, process: subprocess.Popen, folder: Path, timeout: float, name: str) -> Finished:
+    def _fork(self, process: Popen, folder: Path, timeout: float, name: str) -> Finished:
         log, mark = self.new_folder("run") / "log", uuid.uuid4().hex
         process.stdin.write(json.dumps({"folder": str(folder), "log": str(log), "mark": mark}).encode() + b"\n")
         child = int(process.stdout.readline())

@@ -17,17 +17,6 @@ FOLDER = ROOT / "exercises"
 PAUSE = 200  # milliseconds between two looks; changes within it count as one
 
 
-class Check:
-    """A check of one exercise, in a process of its own: the next save ends it with all that it started."""
-
-    def __init__(self, exercise: Exercise) -> None:
-        self.exercise = exercise
-        self.saved = stamps(exercise)
-        # In a session of its own: Ctrl-C reaches only this process, which ends the check.
-        command = [sys.executable, "-m", "course", "check", exercise.number]
-        self.process = start(command, cwd=ROOT, env=os.environ)
-
-
 def stamps(exercise: Exercise) -> list[tuple[int, int] | None]:
     """What differs between two saves of an exercise's files."""
     paths = [FOLDER / file for file in exercise.files]
@@ -46,23 +35,26 @@ def watch_exercises() -> None:
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.default_int_handler)
     console.print("Watching exercises/: save a file, and its exercise is checked. Stop: Ctrl-C")
-    current: Check | None = None
+    checked, saved, process = None, None, None  # the exercise of the last check, its files' stamps, and its process
     waiting: list[Exercise] = []
     try:
         for changes in watch(FOLDER, step=50, debounce=PAUSE, rust_timeout=PAUSE, yield_on_timeout=True):
             for exercise in saved_exercises(changes):
-                if current and exercise == current.exercise:
-                    if stamps(exercise) == current.saved:
+                if exercise == checked:
+                    if stamps(exercise) == saved:
                         continue  # another message about the same save
-                    end(current.process, patience=10)
+                    end(process, patience=10)
                 if exercise not in waiting:
                     waiting.append(exercise)
-            if waiting and (current is None or current.process.poll() is not None):
-                if current:
-                    end(current.process, patience=10)
-                current = Check(waiting.pop(0))
+            if waiting and (process is None or process.poll() is not None):
+                if process:
+                    end(process, patience=10)
+                checked = waiting.pop(0)
+                saved = stamps(checked)
+                # In a session of its own: Ctrl-C reaches only this process, which ends the check and all it started.
+                process = start([sys.executable, "-m", "course", "check", checked.number], cwd=ROOT, env=os.environ)
     except KeyboardInterrupt:
         console.print("\nStopped.")
     finally:
-        if current:
-            end(current.process, patience=10)
+        if process:
+            end(process, patience=10)

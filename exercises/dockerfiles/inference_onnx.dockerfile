@@ -20,5 +20,6 @@ ARG CUDA
 #   model, each where `python -m serving.inference models/resnet18.onnx` expects it
 # - python -m serving.inference_check models/resnet18.onnx "$CUDA": without it, there must be no image
 # - a user that is not root, the port 3000, a health check of /readyz on the port in PORT
+# - ORT_DISABLE_TELEMETRY=1, so that ONNX Runtime does not report its use
 # - an entry point without a shell, so that SIGTERM reaches the server; the model as its argument
 RUN echo "Still to do: inference_onnx.dockerfile. Its comments say what belongs there." >&2; exit 1

@@ -30,14 +30,10 @@ def prepare(environment, **_) -> None:
 
 
 def request_for(payload: str) -> dict:
-    """The path, the headers and the body of a request.
+    """What locust posts: {"url": str, "headers": {"Content-Type": str}, "data": bytes}.
 
-    Args:
-        payload: `image`, the photograph as a file; `json`, the preprocessed tensor as a nested list;
-            `npy`, the same tensor as numpy.save() writes it.
-
-    Returns:
-        {"url": str, "headers": {"Content-Type": str}, "data": bytes}
+    payload: `image`, the photograph as a file; `json`, the preprocessed tensor as a nested list; `npy`, the same tensor
+        as numpy.save() writes it.
     """
     # TODO 6: /classify takes the file itself (image/png); /predict takes {"image": nested list} (application/json);
     # /predict_npy takes the bytes of a .npy file (application/octet-stream).

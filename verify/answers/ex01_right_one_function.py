@@ -26,7 +26,7 @@ parser.add_argument("--output", type=pathlib.Path)
 
 def write(network, how, path):
     example = (torch.rand(3, 3, 224, 224),)
-    names = {"input_names": ["input"], "output_names": ["output"]}
+    names = {"input_names": ["input"], "output_names": ["output"], "opset_version": 20}
     if how == "torchscript":
         axes = {name: {0: "N"} for name in ("input", "output")}
         return torch.onnx.export(network, example, str(path), dynamo=False, dynamic_axes=axes, **names)
@@ -62,8 +62,11 @@ def main():
             "weights": loaded.provenance,
             "labels": json.dumps(list(loaded.labels)),
             "architecture": given.architecture,
+            "exporter": f"written with {given.exporter}",
         }.items():
             proto.metadata_props.add(key=key, value=value)
+        for node in proto.graph.node:
+            node.ClearField("metadata_props")
         onnx.save(proto, draft)
         session = onnxruntime.InferenceSession(str(draft))
         for batch in (5, 1, 2):

@@ -21,14 +21,14 @@ BYTES = {"FLOAT": 4, "DOUBLE": 8, "INT64": 8, "INT32": 4, "FLOAT16": 2, "INT8": 
 def describe(path):
     path = Path(path)
     if not path.exists():
-        raise Problem(f"no file {path}")
+        raise Problem(f"Where is {path}?")
     try:
         data = path.read_bytes()
         model = onnx.ModelProto.FromString(data)
     except Exception:
-        raise Problem(f"{path.name} was cut short or is not an ONNX model.") from None
+        raise Problem(f"Half of {path.name} seems to be missing.") from None
     if len(model.graph.node) == 0:
-        raise Problem(f"no graph in {path.name}")
+        raise Problem(f"{path.name} has nothing in it")
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location" and not path.with_name(entry.value).exists():
@@ -36,7 +36,7 @@ def describe(path):
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:
-        raise Problem(f"the checker refuses {path.name}: {error}") from None
+        raise Problem(f"the checker refuses {path.name}: {str(error).splitlines()[0]}") from None
 
     values = [*model.graph.input, *model.graph.output]
     signatures = []
@@ -44,7 +44,8 @@ def describe(path):
         shown = MessageToDict(value)
         axes = shown["type"]["tensorType"]["shape"].get("dim", [])
         shape = [int(axis["dimValue"]) if "dimValue" in axis else axis.get("dimParam", "?") for axis in axes]
-        kind = {"FLOAT": "float32"}.get(onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type), "other")
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        kind = {"float": "float32", "double": "float64"}.get(kind, kind)
         signatures.append({"shape": shape, "type": kind, "name": shown["name"]})
     operators = {}
     for node in model.graph.node:
@@ -59,7 +60,7 @@ def describe(path):
         "dynamic_axes": {
             one["name"]: [i for i, axis in enumerate(one["shape"]) if isinstance(axis, str)] for one in signatures
         },
-        "operators": operators,
+        "operators": dict(sorted(operators.items(), key=lambda pair: -pair[1])),
         "weights_bytes": weights,
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
     }
@@ -79,10 +80,10 @@ if __name__ == "__main__":
         facts = describe(sys.argv[1])
         fixed = [name for name, axes in facts["dynamic_axes"].items() if 0 not in axes]
         if fixed:
-            sys.exit(f"{fixed[0]} has a fixed batch axis")
+            sys.exit(f"{fixed[0]} of {sys.argv[1]} takes batches of one size only")
         print(facts)
         photo = ROOT / "data" / "cat.png"
         gap = difference_from_pytorch(sys.argv[1], photo)
-        sys.exit(None if gap < 1e-4 else f"It differs from PyTorch by {gap}.")
+        sys.exit(None if gap < 1e-4 else f"{sys.argv[1]} is {gap} away from PyTorch.")
     except Problem as problem:
         sys.exit(str(problem))

@@ -1,4 +1,4 @@
-"""Exercise 04 by somebody who knows Pillow's and SciPy's shortcuts, argparse, and no helper of this course."""
+"""Exercise 04 by somebody who knows Pillow's and SciPy's shortcuts, argparse, and one helper of this course."""
 
 import argparse
 import ast
@@ -7,8 +7,10 @@ import sys
 
 import numpy
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.special import softmax as over_axis
+
+from course.given.files import read_image
 
 SESSIONS = {}
 
@@ -25,8 +27,7 @@ def input_and_output(model_path):
 
 
 def preprocess(image_path):
-    with Image.open(image_path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = read_image(image_path)
     scale = 256 / min(image.size)
     width, height = (256 if side == min(image.size) else int(side * scale) for side in image.size)
     image = image.resize((width, height), resample=Image.BILINEAR)
@@ -48,6 +49,7 @@ def classify(model_path, image_path):
     (name, _) = input_and_output(model_path)
     (scores,) = session.run(None, {name: preprocess(image_path)})
     names = ast.literal_eval(session.get_modelmeta().custom_metadata_map["labels"])
+    assert isinstance(names, list)
     return heapq.nlargest(5, zip(names, map(float, softmax(scores[0])), strict=True), key=lambda pair: pair[1])
 
 

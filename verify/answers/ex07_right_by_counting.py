@@ -8,6 +8,8 @@ import sys
 
 import onnxruntime as ort
 
+from serving import Problem
+
 
 def providers():
     return {"available": ort.get_available_providers(), "all": ort.get_all_providers()}
@@ -19,6 +21,8 @@ def similar(name, other):
 
 
 def outcome(model_path, wanted, strict=False):
+    if not wanted:
+        raise Problem("Which provider?")
     names = ort.get_all_providers()
     for name in wanted:
         if name not in names:

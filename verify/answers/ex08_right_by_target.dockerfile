@@ -20,7 +20,7 @@ COPY serving ./serving
 COPY models/resnet18.onnx /models/
 ARG CUDA=""
 RUN ["/bin/sh", "-c", "python -m serving.inference_check /models/resnet18.onnx $CUDA"]
-ENV PORT=3000 PYTHONDONTWRITEBYTECODE=1
+ENV ORT_DISABLE_TELEMETRY=1 PORT=3000 PYTHONDONTWRITEBYTECODE=1
 USER 65534
 EXPOSE 3000
 HEALTHCHECK --interval=2s --start-period=60s \

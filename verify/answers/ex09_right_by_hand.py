@@ -88,4 +88,4 @@ if __name__ == "__main__":
     with socket.socket() as one, contextlib.suppress(ConnectionError):
         one.connect(("127.0.0.1", port))
         sys.exit(f"Something listens on port {port} already.")
-    uvicorn.run(app, host="127.0.0.1", port=port, timeout_graceful_shutdown=5)
+    uvicorn.run(app, host="127.0.0.1", port=port, timeout_graceful_shutdown=4, limit_concurrency=250)

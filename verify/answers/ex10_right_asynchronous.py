@@ -19,7 +19,9 @@ FOLDER = os.environ.get("MODELS_DIR") or os.path.join(os.path.dirname(os.path.di
 MODEL = os.path.join(FOLDER, "resnet18.onnx")
 
 
-@bentoml.service(name="ImageClassifierService", traffic={"timeout": 60, "external_queue": False})
+@bentoml.service(
+    name="ImageClassifierService", traffic={"timeout": 30, "max_concurrency": 100, "external_queue": False}
+)
 class ImageClassifierService:
     def __init__(self):
         session = onnxruntime.InferenceSession(MODEL)

@@ -20,7 +20,7 @@ class Preprocessing:
             return {"tensor": b"", "refused": str(error)}
 
 
-@bentoml.service(traffic={"timeout": 60, "max_concurrency": 200})
+@bentoml.service(traffic={"timeout": 30, "max_concurrency": 200})
 class ImageClassifierService:
     helper = bentoml.depends(Preprocessing)
 
@@ -35,7 +35,7 @@ class ImageClassifierService:
 
     def __init__(self):
         self.run = model.open_model(threads=1).run
-        self.names = model.labels(model.open_model())
+        self.names, self.origin = model.labels(model.open_model()), model.weights(model.open_model())
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
 
     async def __is_ready__(self):
@@ -48,7 +48,7 @@ class ImageClassifierService:
             raise bentoml.exceptions.BadInput(got["refused"])
         tensor = numpy.frombuffer(got["tensor"], "float32").reshape(1, 3, 224, 224)
         (scores,) = await asyncio.get_running_loop().run_in_executor(self.pool, self.run, None, {"input": tensor})
-        return {"predictions": model.top5(scores[0], self.names)}
+        return {"weights": self.origin, "predictions": model.top5(scores[0], self.names)}
 
 
 ImageClassifierService.add_asgi_middleware(request_limits.RequestLimits, max_bytes={"/classify": 10 << 20})

@@ -16,7 +16,7 @@ SETTINGS = {"threads": 2, "runner_connection": {"max_requests": 10**9, "max_age"
 @bentoml.service(**SETTINGS)
 class ModelA:
     def __init__(self):
-        self.session = model.open_model(model.MODEL_A_PATH)
+        self.session = model.open_model(model.MODEL_A_PATH, threads=1)
 
     @bentoml.api
     def vote(self, tensor: numpy.ndarray) -> list:
@@ -26,7 +26,7 @@ class ModelA:
 @bentoml.service(**SETTINGS)
 class ModelB:
     def __init__(self):
-        self.session = model.open_model(model.MODEL_B_PATH)
+        self.session = model.open_model(model.MODEL_B_PATH, threads=1)
 
     @bentoml.api
     def vote(self, tensor: numpy.ndarray) -> list:

@@ -1,7 +1,7 @@
-"""Unpacks an archive into a folder: python -I -S course/grading/unpack.py ARCHIVE FOLDER.
+"""Unpacks an archive into a folder: python -I -S course/isolation/unpack.py ARCHIVE FOLDER.
 
 It runs in a sandbox, under limits. What cannot be unpacked ends it with one sentence. Only regular files are unpacked,
-and nothing that is no part of an answer.
+and only those that may be part of an answer.
 """
 
 import os
@@ -11,7 +11,12 @@ import tarfile
 import zipfile
 from pathlib import PurePosixPath
 
-SKIPPED = {"__pycache__", "__MACOSX", ".git", ".venv", "node_modules", ".DS_Store"}
+NO_ANSWER = {"__pycache__", "__MACOSX", "node_modules", "venv", "site", "reports"}
+
+
+def is_answer(name: str) -> bool:
+    """Whether a file may be part of an answer: neither hidden nor in an environment or a cache."""
+    return not any(part.startswith(".") or part in NO_ANSWER for part in PurePosixPath(name).parts)
 
 
 def wanted(name: str) -> bool:
@@ -19,7 +24,7 @@ def wanted(name: str) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
         sys.exit(f"it holds a path that points outside: {name[:200]!r}")
-    return bool(path.parts) and not SKIPPED & set(path.parts)
+    return bool(path.parts) and is_answer(name)
 
 
 def unpack_zip(archive: str, folder: str) -> None:

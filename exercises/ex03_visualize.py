@@ -23,9 +23,6 @@ from serving.model import MODEL_PATH, MODELS_DIR
 METHODS = ("forward", "embed", "classify")
 
 
-# ------------------------------------------------------------------------------ what is in a file
-
-
 def operators(model_path: Path) -> dict[str, int]:
     """How many nodes of each operator a model's graph has, the most frequent first.
 
@@ -35,9 +32,6 @@ def operators(model_path: Path) -> dict[str, int]:
     # TODO 1: onnx.load the graph inside `with reading(model_path)`, without its weights; a Counter over its nodes.
     # A Problem if there are no nodes.
     raise NotImplementedError("Count the nodes of the graph by operator.")
-
-
-# ------------------------------------------------------------------------------ only `forward` is exported
 
 
 class Classifier(nn.Module):
@@ -95,9 +89,7 @@ def export_method(method: str, path: Path) -> None:
 
 def main(
     models: Annotated[list[Path] | None, Argument(help="ONNX files.", show_default="models/resnet18.onnx")] = None,
-    methods: Annotated[
-        bool, Option("--methods", help="Export the methods of Classifier, and show their files.")
-    ] = False,
+    methods: Annotated[bool, Option("--methods", help="Export Classifier's methods, and show their files.")] = False,
     port: Annotated[int, Option(help="Of the first file; the next file takes the next port. 0: any free port.")] = 0,
     browser: Annotated[bool, Option(help="Open a browser.")] = True,
 ) -> None:

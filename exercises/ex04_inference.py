@@ -44,10 +44,8 @@ def preprocess(image_path: Path) -> np.ndarray:
     """Turn an image file into the model's input.
 
     Read it upright and as RGB, resize its short side to 256 (bilinear, antialiased), cut out the centre of 224 x 224,
-    scale the values to 0..1 and normalise them with ImageNet's mean and standard deviation.
-
-    Returns:
-        float32 array of shape (1, 3, 224, 224).
+    scale the values to 0..1 and normalise them with ImageNet's mean and standard deviation: a float32 array of shape
+    (1, 3, 224, 224).
 
     Raises:
         Problem: the file is missing, or not an image, or damaged.

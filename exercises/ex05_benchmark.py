@@ -70,9 +70,7 @@ def speedup(baseline: list[list[float]], candidate: list[list[float]]) -> tuple[
 
 def main(
     quick: Annotated[bool, Option("--quick", help="One size, two batches, three runtimes: under a minute.")] = False,
-    sizes: Annotated[
-        list[int] | None, Option("--size", help="Height and width of the images.", show_default="224 448 896")
-    ] = None,
+    sizes: Annotated[list[int] | None, Option("--size", help="Height and width.", show_default="224 448 896")] = None,
     batches: Annotated[list[int] | None, Option("--batch", help="Images at once.", show_default="1 8 32")] = None,
     rounds: Annotated[int | None, Option(min=1, help="Turns of each runtime.", show_default="2, quick 3")] = None,
     threads: Annotated[int | None, Option(min=1, help="Of each runtime.", show_default="physical cores")] = None,

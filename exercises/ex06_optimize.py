@@ -73,15 +73,9 @@ def compare(before: Path, after: Path) -> float:
 
 
 def optimize(model_path: Path, level: str, output: Path) -> float:
-    """Optimise a model's graph at a level, save it and compare it; only then does it take its place at output.
+    """Optimise a graph at a level, save it and compare it; only then does it take its place at output.
 
-    Args:
-        model_path: the original, which stays as it is.
-        level: a key of LEVELS.
-        output: where to; its folder is made where it is missing.
-
-    Returns:
-        compare()'s difference.
+    The original stays as it is. The folder of output is made where it is missing. Returns compare()'s difference.
 
     Raises:
         Problem: an unknown level; as open_session() and compare(). What was at output before is still there then.
@@ -110,9 +104,8 @@ def fusions(before: Path, after: Path) -> list[dict]:
     node that is what it was, the same operator on the same weights, where a neighbour that computed nothing
     was removed.
 
-    Returns:
-        {"into": operator, "from": [operators, in the old graph's order], "output": the new node's first tensor}
-        for each fusion; operators as operator() gives them.
+    Returns {"into": operator, "from": [operators, in the old graph's order], "output": the new node's first tensor}
+    for each fusion; operators as operator() gives them.
     """
     # TODO 5: work(old, new) gives, for each node of the new graph, the old nodes whose work it does. Keep those that do
     # the work of two or more, unless the node is what one of them was: the same operator() with the same weights

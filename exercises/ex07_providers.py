@@ -18,11 +18,7 @@ from serving.model import MODEL_PATH
 
 
 def providers() -> dict[str, list[str]]:
-    """The execution providers that ONNX Runtime knows, and those in this build, best first.
-
-    Returns:
-        {"all": [...], "available": [...]} of names such as `CPUExecutionProvider`.
-    """
+    """The execution providers that ONNX Runtime knows ("all") and those in this build ("available"), best first."""
     # TODO 1: ort.get_all_providers() and ort.get_available_providers().
     raise NotImplementedError("List the execution providers.")
 
@@ -39,22 +35,13 @@ def nodes_by_provider(session: ort.InferenceSession) -> dict[str, int]:
 
 
 def chosen(nodes: dict[str, int]) -> str:
-    """The provider that a session really runs on: the first that runs a node of the model.
-
-    Args:
-        nodes: what nodes_by_provider() returned.
-    """
+    """The provider that a session really runs on, from nodes_by_provider(): the first that runs a node of the model."""
     # TODO 3: the first provider with more than 0 nodes. A model without nodes needs only the CPU.
     raise NotImplementedError("Find the provider that runs the model.")
 
 
 def open_session(model_path: Path, wanted: list[str], strict: bool = False) -> ort.InferenceSession:
-    """Open a model with the wanted providers in order of preference. The CPU runs what they cannot run.
-
-    Args:
-        model_path: an ONNX file.
-        wanted: names of providers, the most wanted first.
-        strict: refuse a session that does not run on the first of them.
+    """Open a model with the wanted providers, the most wanted first. The CPU runs what they cannot run.
 
     Raises:
         Problem: the model is missing or cannot be loaded, a name is unknown, no provider is wanted, or,

@@ -23,9 +23,6 @@ from serving.model import MODEL_PATH, MODELS_DIR
 METHODS = ("forward", "embed", "classify")
 
 
-# ------------------------------------------------------------------------------ what is in a file
-
-
 def operators(model_path: Path) -> dict[str, int]:
     """How many nodes of each operator a model's graph has, the most frequent first.
 
@@ -38,9 +35,6 @@ def operators(model_path: Path) -> dict[str, int]:
     if not model.graph.node:  # an empty file is valid protobuf
         raise Problem(f"{model_path} holds no graph.")
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
-
-
-# ------------------------------------------------------------------------------ only `forward` is exported
 
 
 class Classifier(nn.Module):
@@ -108,9 +102,7 @@ def export_method(method: str, path: Path) -> None:
 
 def main(
     models: Annotated[list[Path] | None, Argument(help="ONNX files.", show_default="models/resnet18.onnx")] = None,
-    methods: Annotated[
-        bool, Option("--methods", help="Export the methods of Classifier, and show their files.")
-    ] = False,
+    methods: Annotated[bool, Option("--methods", help="Export Classifier's methods, and show their files.")] = False,
     port: Annotated[int, Option(help="Of the first file; the next file takes the next port. 0: any free port.")] = 0,
     browser: Annotated[bool, Option(help="Open a browser.")] = True,
 ) -> None:

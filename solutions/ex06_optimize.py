@@ -89,15 +89,9 @@ def compare(before: Path, after: Path) -> float:
 
 
 def optimize(model_path: Path, level: str, output: Path) -> float:
-    """Optimise a model's graph at a level, save it and compare it; only then does it take its place at output.
+    """Optimise a graph at a level, save it and compare it; only then does it take its place at output.
 
-    Args:
-        model_path: the original, which stays as it is.
-        level: a key of LEVELS.
-        output: where to; its folder is made where it is missing.
-
-    Returns:
-        compare()'s difference.
+    The original stays as it is. The folder of output is made where it is missing. Returns compare()'s difference.
 
     Raises:
         Problem: an unknown level; as open_session() and compare(). What was at output before is still there then.
@@ -133,9 +127,8 @@ def fusions(before: Path, after: Path) -> list[dict]:
     node that is what it was, the same operator on the same weights, where a neighbour that computed nothing
     was removed.
 
-    Returns:
-        {"into": operator, "from": [operators, in the old graph's order], "output": the new node's first tensor}
-        for each fusion; operators as operator() gives them.
+    Returns {"into": operator, "from": [operators, in the old graph's order], "output": the new node's first tensor}
+    for each fusion; operators as operator() gives them.
     """
     old, new = onnx.load(before).graph, onnx.load(after).graph
     weights = {tensor.name for tensor in new.initializer}

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from course.harness.submission import Finished, Submission
-from course.harness.verdicts import expect
+from course.harness.verdicts import expect, short
 
 
 def expect_success(finished: Finished, *words: str, called: str, expected: str, hint: str) -> None:
@@ -30,6 +31,15 @@ def expect_one_sentence(finished: Finished, *words: str, called: str, hint: str)
 def expect_equal(got: Any, expected: Any, *, called: str, hint: str) -> None:
     """Fail unless what came back is what should have come back; both are shown."""
     expect(is_equal(got, expected), called=called, got=got, expected=f"{expected!r}", hint=hint)
+
+
+def expect_close(got: Any, expected: np.ndarray, within: float, *, called: str, hint: str) -> None:
+    """Fail unless an array of numbers has the expected shape, and no value is further away than `within`."""
+    fits = isinstance(got, np.ndarray) and (got.shape, got.dtype.kind) == (expected.shape, "f")
+    difference = float(abs(got - expected).max()) if fits else np.nan
+    got = f"{short(got)}, up to {difference:.1e} away" if fits else got
+    expected = f"{short(expected)}, at most {within} away"
+    expect(difference <= within, called=called, got=got, expected=expected, hint=hint)
 
 
 def is_equal(got: Any, expected: Any) -> bool:

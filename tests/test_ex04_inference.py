@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from PIL import Image
-from scripts import expect_equal, expect_one_sentence, expect_success
+from scripts import expect_close, expect_equal, expect_one_sentence, expect_success
 from small_models import LABELS, small_model
 
 from course import ROOT
@@ -27,7 +27,7 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.mktemp("models") / "renamed.onnx", input_name="pixels", output_name="scores")
 
 
-@pytest.mark.points(0.5)
+@pytest.mark.points(1)
 def test_finds_the_names_of_input_and_output(submission, renamed):
     got = submission.call(FILE, "input_and_output", model_path=renamed)
     called = "input_and_output('renamed.onnx'), a model whose input is 'pixels' and whose output is 'scores'"
@@ -105,18 +105,12 @@ def test_turns_a_photograph_the_right_way_up(submission, tmp_path):
 def test_softmax_survives_large_logits(submission):
     logits = np.array([[1000, 999, 0], [-5, 0, 5]], dtype=np.float32)
     got = submission.call(FILE, "softmax", logits=logits)
-    expect(
-        isinstance(got, np.ndarray)
-        and (got.shape, got.dtype.kind) == ((2, 3), "f")
-        and np.allclose(got, reference_softmax(logits), atol=1e-6),
-        called="softmax([[1000, 999, 0], [-5, 0, 5]])",
-        got=got if not isinstance(got, np.ndarray) else got.tolist(),
-        expected=f"{reference_softmax(logits).round(3).tolist()}: each row adds up to 1",
-        hint="subtract each row's maximum before exp(), and divide by each row's own sum",
-    )
+    called = f"softmax({logits.tolist()}): each row adds up to 1"
+    hint = "subtract each row's maximum before exp(), and divide by each row's own sum"
+    expect_close(got, reference_softmax(logits), 1e-6, called=called, hint=hint)
 
 
-@pytest.mark.points(0.75)
+@pytest.mark.points(0.5)
 @pytest.mark.parametrize("image", [CAT, COFFEE], ids=lambda path: path.stem)
 def test_classifies(submission, renamed, image):
     got = submission.call(FILE, "classify", model_path=renamed, image_path=image)

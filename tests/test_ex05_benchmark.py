@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from scripts import expect_equal, expect_one_sentence, expect_success
+from scripts import expect_close, expect_equal, expect_one_sentence, expect_success
 from small_models import small_model
 
 from course.given.turns import speedup
@@ -99,14 +99,9 @@ def test_pytorch_runs_as_it_serves(drive):
     images = np.random.default_rng(1).normal(3, 2, size=(2, 3, 4, 4)).astype(np.float32)
     threads = 1 + (os.cpu_count() or 1)  # not what PyTorch takes by itself
     got = drive("try_pytorch_runner", images=images, threads=threads, timeout=60)
-    same = isinstance(got["answer"], np.ndarray) and np.allclose(got["answer"], images.reshape(2, -1), atol=1e-3)
-    expect(
-        same,
-        called="pytorch_runner(model, threads)(images), a model with a new batch normalisation",
-        got=got["answer"],
-        expected="an array with the images as they are: its mean is 0 and its deviation 1 unless it is trained",
-        hint="model.eval() before the first call; torch.from_numpy(images), and .numpy() of the answer",
-    )
+    called = "pytorch_runner(model, threads)(images), a model with a new batch normalisation: the images as they are"
+    hint = "model.eval() before the first call; torch.from_numpy(images), and .numpy() of the answer"
+    expect_close(got["answer"], images.reshape(2, -1), 1e-3, called=called, hint=hint)
     expect_equal(
         {"kept for a backward pass": got["recorded"], "threads": got["threads"], "ONNX Runtime, too": got["other"]},
         {"kept for a backward pass": [False, True], "threads": threads, "ONNX Runtime, too": False},
@@ -121,13 +116,10 @@ def test_onnxruntime_runs_with_the_threads_that_it_is_given(drive, tmp_path):
     images = np.random.default_rng(1).normal(size=(2, 3, 224, 224)).astype(np.float32)
     got = drive("try_onnxruntime_runner", models=[str(path) for path in paths], images=images, timeout=60)
     (expected,) = ort.InferenceSession(paths[0]).run(None, {"warm_up": images})
-    expect(
-        all(isinstance(one, np.ndarray) and np.allclose(one, expected, atol=1e-4) for one in got["answers"]),
-        called="onnxruntime_runner(path, threads)(images), models whose inputs have other names",
-        got=got["answers"],
-        expected=f"the first output of each: {expected.shape}",
-        hint="session.get_inputs()[0].name; session.run(None, {name: images})[0]",
-    )
+    for path, answer in zip(paths, got["answers"], strict=True):
+        called = f"onnxruntime_runner(path, threads)(images), a model whose input is {path.stem!r}"
+        hint = "session.get_inputs()[0].name; session.run(None, {name: images})[0]"
+        expect_close(answer, expected, 1e-4, called=called, hint=hint)
     _, one, two, three = got["counts"]
     called = "onnxruntime_runner(path, threads=2), then another with threads=3: new threads of the process"
     hint = "options.intra_op_num_threads = threads, given to ort.InferenceSession; the thread that calls is one of them"

@@ -54,7 +54,7 @@ def docs() -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, Option(envvar="MODEL", help="A classifier of torchvision; without it, all you need.")] = "",
+    model: Annotated[str, Option(envvar="MODEL", help="One classifier; without it, all you need.")] = "",
 ) -> None:
     """Export the models that the services need, or one other model."""
     for name in [model] if model else ["resnet18", *models.ARCHITECTURES]:

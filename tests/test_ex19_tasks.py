@@ -53,17 +53,17 @@ def environment(home: Path, small_models_dir: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def server(submission: Submission, environment: dict[str, str], small_session):
+def server(submission: Submission, environment: dict[str, str], model):
     with submission.serve(SERVICE, env=environment) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def best(small_session) -> dict[Path | None, list[dict]]:
+def best(model) -> dict[Path | None, list[dict]]:
     """The five best labels of each photograph, and of a white image, which takes a tenth of a second."""
     white = Image.new("RGB", (300, 300), "white")
     images = {image: Image.open(image).convert("RGB") for image in (CAT, COFFEE)} | {None: white}
-    return {image: image_service.best_five(small_session, pixels) for image, pixels in images.items()}
+    return {image: image_service.best_five(model, pixels) for image, pixels in images.items()}
 
 
 def packed(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -179,9 +179,9 @@ def assert_labels(got: list[dict], expected: dict[str, list[dict]], called: str)
 
 
 @pytest.mark.points(0.5)
-def test_classify_answers_as_before(server, small_session):
+def test_classify_answers_as_before(server, model):
     for image in (CAT, COFFEE):
-        image_service.assert_classifies(server, small_session, image)
+        image_service.assert_classifies(server, model, image)
     image_service.assert_refuses_bad_images(server)
 
 
@@ -208,7 +208,7 @@ def test_each_image_gets_its_own_labels(server, best, method):
 
 
 @pytest.mark.points(1.5)
-def test_tasks_at_the_same_time_get_their_own_answers(server, small_session, best):
+def test_tasks_at_the_same_time_get_their_own_answers(server, model, best):
     """White images first, which are slow: each task is still at work when the next ones begin."""
     photographs = [CAT] * 10, [COFFEE] * 12, [CAT, COFFEE] * 7, [COFFEE] * 3
     archives = [[None] * 4 + images for images in photographs]
@@ -219,7 +219,7 @@ def test_tasks_at_the_same_time_get_their_own_answers(server, small_session, bes
     wait_until(server, tasks[AT_A_TIME - 1], under_way, f"in progress: the service may use {AT_A_TIME + 1} cores")
     states = [progress(server, task) for task in tasks]
     for image in (CAT, COFFEE):
-        image_service.assert_classifies(server, small_session, image)
+        image_service.assert_classifies(server, model, image)
     expect(
         [state["status"] for state in states] == ["in_progress"] * AT_A_TIME + ["pending"]
         and (states[-1]["done"], states[-1]["total"]) == (0, None),
@@ -337,11 +337,11 @@ def test_an_unknown_task_is_not_found(server, path):
 
 
 @pytest.mark.points(1.5)
-def test_progress_is_told_and_others_are_answered_meanwhile(server, small_session):
+def test_progress_is_told_and_others_are_answered_meanwhile(server, model):
     task = submit(server, slow(20))
     begun = wait_until(server, task, under_way, "under way")
     for image in (CAT, COFFEE, CAT):
-        image_service.assert_classifies(server, small_session, image)
+        image_service.assert_classifies(server, model, image)
     wait_until(server, task, lambda state: state["done"] > begun["done"], "further on")
     later = progress(server, task)
     called = "POST /progress before and after three POST /classify, while a task of 20 images runs"

@@ -173,7 +173,7 @@ def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     ("wrapped", "env", "sentence"),
     [
         ([], {"DOCKER_HOST": "unix:///nowhere"}, "The Docker engine does not answer. Start Docker Desktop, or"),
-        ([], {"PATH": "{path}"}, "There is no `docker` command. Install Docker, and start it"),
+        ([], {"PATH": "{path}"}, "There is no `docker` command. Install Docker"),
         (
             ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "{tmp}", "--setenv", "TMPDIR", "{tmp}"],
             {},

@@ -137,13 +137,3 @@ def sessions(folder: Path) -> list:
     import onnxruntime as ort
 
     return [ort.InferenceSession(folder / name) for name in ("model_a.onnx", "model_b.onnx")]
-
-
-@pytest.fixture(scope="module")
-def unfinished(server: Server) -> Iterator:
-    """A request to the server that does not end by itself: see under_load.py."""
-    from under_load import Unfinished
-
-    request = Unfinished(server)
-    yield request
-    request.close()

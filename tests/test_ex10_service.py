@@ -35,7 +35,6 @@ from course.harness.submission import Submission
 from course.harness.verdicts import expect
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
-pytestmark = pytest.mark.usefixtures("unfinished")  # from the first test on
 
 
 @contextmanager
@@ -62,7 +61,8 @@ def proxy() -> Iterator[tuple[int, list]]:
 
 @pytest.fixture(scope="module")
 def server(submission: Submission, notes: Notes, proxy: tuple[int, list]):
-    with submission.serve(SERVICE, env=notes.env | {"HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}) as running:
+    env = notes.env | {"HTTP_PROXY": f"http://127.0.0.1:{proxy[0]}"}
+    with submission.serve(SERVICE, env=env) as running, under_load.Unfinished.during(running):
         yield running
 
 
@@ -102,6 +102,7 @@ class BentoClient(bentoml.SyncHTTPClient):
 @pytest.mark.parametrize("path", ["/predict", "/classify"])
 def test_refuses_pickles(server, path):
     """To load a pickle is to run what its sender wrote."""
+    image_service.assert_still_serves(server, "before that")
     headers = {"content-type": "application/vnd.bentoml+pickle"}
     response = server.request("POST", path, content=CAT.read_bytes(), headers=headers)
     called, right = f"POST {path} with a pickle", response.status_code in (400, 415)
@@ -190,5 +191,6 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
 
 
 @pytest.mark.points(0.5)
-def test_ends_a_request_after_30_s(unfinished):
-    unfinished.assert_ended()
+def test_ends_a_request_after_30_s(server):
+    image_service.assert_still_serves(server, "while another request does not end")
+    server.unfinished.assert_ended()

@@ -1,6 +1,5 @@
 """Exercise 12: a service that says which execution provider it really runs on."""
 
-import tempfile
 from pathlib import Path
 
 import onnxruntime as ort
@@ -10,48 +9,42 @@ from image_api import (  # noqa: F401
     test_predict_answers_the_models_logits,
 )
 from image_service import assert_does_not_start
-from small_models import small_model
 
 from course.harness.load import workers
 from course.harness.verdicts import expect
 
-SERVICE = "ex12_gpu.py"
-WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")
+SERVICE, PROVIDERS = "ex12_gpu.py", ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
-def provider_here() -> str:
+@pytest.fixture(scope="module")
+def here(folder: Path) -> str:
     """What a session gets here, not what ONNX Runtime was built with: these tests grade with and without a GPU."""
-    wanted = [name for name in WANTED if name in ort.get_available_providers()]
-    with tempfile.TemporaryDirectory() as folder:
-        model = small_model(Path(folder) / "model.onnx")
-        return ort.InferenceSession(model, providers=wanted).get_providers()[0]
-
-
-HERE = provider_here()
+    wanted = [name for name in PROVIDERS if name in ort.get_available_providers()]
+    return ort.InferenceSession(folder / "resnet18.onnx", providers=wanted).get_providers()[0]
 
 
 @pytest.mark.points(1.5)
-def test_says_which_provider_it_really_has(server):
+def test_says_which_provider_it_really_has(server, here):
     response = server.request("POST", "/provider")
     expect(
-        response.status_code == 200 and response.json() == {"provider": HERE, "wanted": "CUDAExecutionProvider"},
+        response.status_code == 200 and response.json() == {"provider": here, "wanted": "CUDAExecutionProvider"},
         called="POST /provider",
         got=f"{response.status_code} {response.text[:300]}",
-        expected=f'200 {{"provider": "{HERE}", "wanted": "CUDAExecutionProvider"}}',
+        expected=f'200 {{"provider": "{here}", "wanted": "CUDAExecutionProvider"}}',
         hint=f"session.get_providers()[0] is what the session has, whatever it was asked for.{server.last_words()}",
     )
 
 
 @pytest.mark.points(2)
-def test_says_so_at_start_and_warns_where_it_is_no_gpu(submission, server):
+def test_says_so_at_start_and_warns_where_it_is_no_gpu(submission, server, here):
     warning = ["CUDAExecutionProvider"]
-    if not HERE.startswith("CUDA"):
+    if not here.startswith("CUDA"):
         warning += ["WARNING", submission.call(SERVICE, "why_not")]
-    lines = [line for line in server.log.read_text(errors="replace").splitlines() if HERE in line]
+    lines = [line for line in server.log.read_text(errors="replace").splitlines() if here in line]
     expect(
         len(lines) == 1 and all(words in lines[0] for words in warning),
         called="bentoml serve",
-        got=f"{len(lines)} lines in the log that name {HERE}: {lines}",
+        got=f"{len(lines)} lines in the log that name {here}: {lines}",
         expected="one: a WARNING, where it is not CUDAExecutionProvider, that names both, and why_not()",
         hint="log.warning(...) in check_model(), which runs once, not in __init__, which runs in every worker",
     )

@@ -19,12 +19,17 @@ from course.harness import http
 from course.harness.verdicts import expect
 
 SERVICE = "ex14_sequential.py"
-pytestmark = pytest.mark.usefixtures("unfinished")  # from the first test on
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return small_models(tmp_path_factory.mktemp("models"), resnet18={"white": "slow"})
+
+
+@pytest.fixture(scope="module")
+def server(submission, notes):
+    with submission.serve(SERVICE, env=notes.env) as running, under_load.Unfinished.during(running):
+        yield running
 
 
 @pytest.mark.points(1)
@@ -83,11 +88,11 @@ def test_does_not_start_without_its_model(submission, tmp_path):
 
 
 @pytest.mark.points(0.5)
-def test_ends_a_request_after_30_s(unfinished):
-    unfinished.assert_ended()
+def test_ends_a_request_after_30_s(server):
+    server.unfinished.assert_ended()
 
 
 @pytest.mark.points(1)
-def test_finishes_on_sigterm(server, unfinished):
-    unfinished.close()
+def test_finishes_on_sigterm(server):
+    server.unfinished.close()
     under_load.assert_finishes_on_sigterm(server)

@@ -4,18 +4,18 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from fcntl import ioctl
 from pathlib import Path
 
-import psutil
 import pytest
+from commands import COURSE, run, wait_for, words_of
 from course_copy import Copy
 from filelock import FileLock
 
@@ -25,110 +25,111 @@ from course.base.processes import marked, running, wait
 from course.student.steps import left, step_of, steps
 
 FILE = "ex04_inference.py"
+SOLVED = (ROOT / "solutions" / FILE).read_text()
 HINTS = find("04").hints
+TODO = 'raise NotImplementedError("Ask the session for the names of its input and output.")'
+
+
+class Student(Copy):
+    """A copy of the course, and what make prints there."""
+
+    def types(self, line: str, *, fails: bool = False) -> str:
+        """What `make ...` prints: no stack trace, and no colours in a pipe."""
+        done = self.make(*shlex.split(line))
+        text = done.stdout + done.stderr
+        assert bool(done.returncode) == fails, text
+        assert "Traceback" not in text
+        assert "\x1b" not in text
+        return text
+
+    def write(self, old: str, new: str, text: str | None = None) -> None:
+        """Write the exercise's file with a change: of the starter, if it is no other text."""
+        text = self.file(FILE).read_text() if text is None else text
+        assert old in text
+        self.file(FILE).write_text(text.replace(old, new))
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Copy:
+def copy(tmp_path: Path) -> Student:
     if not all(untouched(exercise) for exercise in exercises()):
         pytest.skip("exercises/ has been worked on")
-    return Copy(tmp_path)
+    return Student(tmp_path)
 
 
-def write_wrong_names(copy: Copy) -> None:
-    """Write the first function, and write it wrong."""
-    starter = copy.file(FILE).read_text()
-    todo = 'raise NotImplementedError("Ask the session for the names of its input and output.")'
-    assert todo in starter
-    copy.file(FILE).write_text(starter.replace(todo, 'return "input", "output"'))
-
-
-def said(done: subprocess.CompletedProcess) -> str:
-    """What a command printed: no stack trace, and no colours in a pipe."""
-    text = done.stdout + done.stderr
-    assert "Traceback" not in text
-    assert "\x1b" not in text
-    return text
+# ------------------------------------------------------------------------------ check
 
 
 def test_a_check_that_fails_says_why_and_what_next(copy):
-    write_wrong_names(copy)
-    done = copy.make("check", "EX=4")
-    text = said(done)
-    assert done.returncode != 0
-    assert "✗ finds the names of input and output" in text
-    for words in ("called    input_and_output(", "got       ['input', 'output']", "expected  ['pixels', 'scores']"):
-        assert words in text
+    copy.write(TODO, 'return "input", "output"')
+    text = copy.types("check EX=4", fails=True)
     starter = steps(FILE, (ROOT / "exercises" / FILE).read_text())
     step = next(one for one in starter if one.function == "input_and_output")
-    assert f"step      exercises/{FILE}, {step.words}\n" in text
     lines = (ROOT / "tests" / "test_ex04_inference.py").read_text().splitlines()
     decorator = lines.index("def test_finds_the_names_of_input_and_output(submission, renamed):")
-    assert f"test      tests/test_ex04_inference.py:{decorator}\n" in text
+    for words in (
+        "✗ finds the names of input and output",
+        "called    input_and_output(",
+        "got       ['input', 'output']",
+        "expected  ['pixels', 'scores']",
+        f"step      exercises/{FILE}, {step.words}\n",
+        f"test      tests/test_ex04_inference.py:{decorator}\n",
+        "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md",
+        f"0 of {len(exercises())} exercises done, 0 of",
+    ):
+        assert words in text
     assert "preprocesses" not in text, "it ends with the first failure"
     assert re.search(r"^0 of (\d+) tests pass, 0 of 10 points; \1 to go\.$", text, re.MULTILINE)
-    assert "make hint EX=04 (hint 1 of 4), or read docs/ex04_inference.md" in text
-    assert f"0 of {len(exercises())} exercises done, 0 of" in text
     assert re.search(r"^\d+\.\d s$", text, re.MULTILINE), "the seconds that it took"
     page = (ROOT / "docs" / "students.md").read_text().partition("$ make check EX=04\n")[2].partition("```")[0]
-    assert re.sub(r"\d+", "N", page) == re.sub(r"\d+", "N", done.stdout), "docs/students.md shows another output"
+    printed = text.partition("make: ***")[0]
+    assert re.sub(r"\d+", "N", page) == re.sub(r"\d+", "N", printed), "docs/students.md shows another output"
 
 
 def test_solved_seen_changed_and_begun_again(copy):
     """The life of one exercise, with one check of all its tests."""
-    assert copy.make("solution", "EX=04").returncode != 0
+    copy.types("solution EX=04", fails=True)
     copy.solve(FILE)
-    done = copy.make("check", "EX=04")
-    text = said(done)
-    assert done.returncode == 0
+    text = copy.types("check EX=04")
     assert text.count("✓") > 10
     assert "Done: 10 of 10 points." in text
     assert "Next: make help EX=05" in text
     assert f"1 of {len(exercises())} exercises done, 10 of" in text
-    assert "✓ 04  inference          10 of 10 points\n" in said(copy.make("progress"))
+    assert "✓ 04  inference          10 of 10 points\n" in copy.types("progress")
 
-    shown = said(copy.make("solution", "EX=04"))
-    assert (ROOT / "solutions" / FILE).read_text() in shown
-    assert "No difference." in said(copy.make("solution", "EX=04", "DIFF=1"))
+    assert SOLVED in copy.types("solution EX=04")
+    assert "No difference." in copy.types("solution EX=04 DIFF=1")
 
-    with copy.file(FILE).open("a") as file:
-        file.write("# one more thought\n")
-    assert "… 04  inference          10 of 10 points; changed since: make check EX=04" in said(copy.make("progress"))
-    assert "-# one more thought" in said(copy.make("solution", "EX=04", "DIFF=1"))
-    copy.make("reset", "EX=04")
-    text = said(copy.make("progress"))
+    copy.file(FILE).write_text(f"{SOLVED}# one more thought\n")
+    assert "… 04  inference          10 of 10 points; changed since: make check EX=04" in copy.types("progress")
+    assert "-# one more thought" in copy.types("solution EX=04 DIFF=1")
+    copy.types("reset EX=04")
+    text = copy.types("progress")
     assert "· 04  inference          not begun" in text
     assert f"0 of {len(exercises())} exercises done, 0 of" in text
 
 
 def test_what_failed_last_runs_first_and_keeps_what_passed_before(copy):
-    solved = (ROOT / "solutions" / FILE).read_text()
-    axis = "keepdims=True"
-    assert axis in solved
-    copy.file(FILE).write_text(solved.replace(axis, "keepdims=False"))
-    text = said(copy.make("check", "EX=04"))
+    copy.write("keepdims=True", "keepdims=False", SOLVED)
+    text = copy.types("check EX=04", fails=True)
     passed = text.count("✓")
     assert passed > 2
     assert "✗ softmax survives large logits" in text
 
-    copy.file(FILE).write_text(solved.replace(axis, "keepdims = False"))
-    again = said(copy.make("check", "EX=04"))
+    copy.write("keepdims=True", "keepdims = False", SOLVED)
+    again = copy.types("check EX=04", fails=True)
     assert "✓" not in again
     assert "✗ softmax survives large logits" in again
-    counts = re.search(rf"^{passed} of \d+ tests pass.*$", text, re.MULTILINE)[0]
-    assert counts in again
+    assert re.search(rf"^{passed} of \d+ tests pass.*$", text, re.MULTILINE)[0] in again
 
     copy.solve(FILE)
-    text = said(copy.make("check", "EX=04"))
+    text = copy.types("check EX=04")
     assert text.index("✓ softmax") < text.index("✓ finds the names")
     assert "Done: 10 of 10 points." in text
 
 
 def test_a_forgotten_return_is_named(copy):
-    starter = copy.file(FILE).read_text()
-    todo = 'raise NotImplementedError("Ask the session for the names of its input and output.")'
-    copy.file(FILE).write_text(starter.replace(todo, '"input", "output"'))
-    assert "input_and_output() returned None: is there a return?" in said(copy.make("check", "EX=04"))
+    copy.write(TODO, '"input", "output"')
+    assert "input_and_output() returned None: is there a return?" in copy.types("check EX=04", fails=True)
 
 
 def test_a_failure_names_the_step_of_the_function_that_was_called():
@@ -137,13 +138,11 @@ def test_a_failure_names_the_step_of_the_function_that_was_called():
         "    @decorated  # TODO 2: the decorator\n    async def classify(self):\n        return\n\n"
         "    def predict(self):\n        # TODO 3: run the session,\n        # and return its output.\n        return\n"
     )
-    found = steps("service.py", text)
-    assert [(one.function, one.words) for one in found] == [
-        ("", "TODO 1: none of a function's"),
-        ("classify", "TODO 2: the decorator"),
-        ("predict", "TODO 3: run the session, and return its output."),
+    assert [(one.function, one.words, one.line) for one in steps("service.py", text)] == [
+        ("", "TODO 1: none of a function's", 2),
+        ("classify", "TODO 2: the decorator", 4),
+        ("predict", "TODO 3: run the session, and return its output.", 9),
     ]
-    assert [one.line for one in found] == [2, 4, 9]
     assert step_of(find("10"), "POST /predict with an empty body").function == "predict"
     for exercise in exercises():
         todo = left(exercise)
@@ -169,92 +168,86 @@ def test_what_cannot_be_run_is_said_before_any_test(copy, content, sentence):
     copy.file(FILE).unlink()
     if content is not None:
         copy.file(FILE).write_bytes(content)
-    done = copy.make("check", "EX=04")
-    assert done.returncode != 0
-    assert sentence in said(done)
-    assert "finds the names" not in done.stdout, "a test was started"
+    text = copy.types("check EX=04", fails=True)
+    assert sentence in text
+    assert "finds the names" not in text, "a test was started"
 
 
 def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
-    done = copy.make("check")
-    assert done.returncode != 0
-    assert f"Not begun: {', '.join(one.number for one in exercises())}" in said(done)
-    done = copy.make("check", "EX=04")
+    assert f"Not begun: {', '.join(one.number for one in exercises())}" in copy.types("check", fails=True)
+    text = copy.types("check EX=04", fails=True)
     lines = copy.file(FILE).read_text().splitlines()
     for place in (f"exercises/{FILE}:{i}" for i, line in enumerate(lines, 1) if "TODO" in line):
-        assert place in said(done)
+        assert place in text
+
+
+# ------------------------------------------------------------------------------ hint, solution, reset
 
 
 def test_hints_open_one_at_a_time(copy):
     for opened in range(1, len(HINTS) + 1):
-        text = said(copy.make("hint", "EX=04"))
+        text = copy.types("hint EX=04")
         assert f"Hint {opened} of {len(HINTS)}" in text
-        for i, hint in enumerate(HINTS, 1):
-            assert (hint in text) == (i <= opened)
+        assert [hint in text for hint in HINTS] == [i < opened for i in range(len(HINTS))]
         left = f"{len(HINTS) - opened} left" if opened < len(HINTS) else "Read docs/ex04_inference.md"
         assert left in text
-    text = said(copy.make("hint", "EX=04"))
+    text = copy.types("hint EX=04")
     assert "No hints left" in text
     assert HINTS[0] in text
-    assert f"{len(HINTS)} hints" in said(copy.make("progress"))
+    assert f"{len(HINTS)} hints" in copy.types("progress")
 
 
 def test_without_a_number_it_is_the_exercise_one_is_at(copy):
-    copy.make("check", "EX=04")
-    assert HINTS[0] in said(copy.make("hint"))
+    copy.types("check EX=04", fails=True)
+    assert HINTS[0] in copy.types("hint")
 
 
 def test_force_shows_the_solution_anyway(copy):
-    done = copy.make("solution", "EX=04")
-    assert done.returncode != 0
-    assert "def softmax" not in said(done)
-    assert "make solution EX=04 FORCE=1" in done.stderr
-    assert "4 of 4 hints are left" in done.stderr
-    assert "def softmax" in said(copy.make("solution", "EX=04", "FORCE=1"))
+    text = copy.types("solution EX=04", fails=True)
+    assert "def softmax" not in text
+    assert "make solution EX=04 FORCE=1" in text
+    assert "4 of 4 hints are left" in text
+    assert "def softmax" in copy.types("solution EX=04 FORCE=1")
 
 
 def test_reset_twice_loses_nothing(copy):
     """What was written between the two is kept, too."""
-    starter = copy.file(FILE).read_bytes()
-    own = [b"my first try\n", b"my second try\n"]
+    starter, own = copy.file(FILE).read_bytes(), [b"my first try\n", b"my second try\n"]
     for content in own:
-        copy.make("list")
+        copy.types("list")
         copy.file(FILE).write_bytes(content)
-        text = said(copy.make("reset", "EX=04"))
+        text = copy.types("reset EX=04")
         assert copy.file(FILE).read_bytes() == starter
         back = re.search(r"^cp (\S+) (\S+)$", text, re.MULTILINE)
         assert (copy.folder / back[1]).read_bytes() == content
         assert back[2] == f"exercises/{FILE}"
-    assert "Nothing to do" in said(copy.make("reset", "EX=04"))
-    kept = {path.read_bytes() for path in (copy.folder / ".course" / "kept").iterdir()}
-    assert kept == set(own)
+    assert "Nothing to do" in copy.types("reset EX=04")
+    assert {path.read_bytes() for path in (copy.folder / ".course" / "kept").iterdir()} == set(own)
     copy.file(FILE).unlink()
-    copy.make("reset", "EX=04")
+    copy.types("reset EX=04")
     assert copy.file(FILE).read_bytes() == starter
-
-
-def git(copy: Copy, *words: str) -> None:
-    who = ["-c", "user.name=Student", "-c", "user.email=student@example.org"]
-    subprocess.run(["git", *who, *words], cwd=copy.folder, check=True, capture_output=True, timeout=60)
 
 
 @pytest.mark.parametrize("with_git", [True, False])
 def test_a_starter_that_was_never_kept_comes_from_git(copy, with_git):
     """The student edited and committed before they ran any command."""
+
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=Student", "-c", "user.email=student@example.org"]
+        assert not with_git or run("git", *who, *words, cwd=copy.folder).returncode == 0
+
     starter = copy.file(FILE).read_bytes()
-    if with_git:
-        git(copy, "init", "--quiet")
-        git(copy, "add", "exercises")
-        git(copy, "commit", "--quiet", "--message", "starters")
+    git("init", "--quiet")
+    git("add", "exercises")
+    git("commit", "--quiet", "--message", "starters")
     copy.file(FILE).write_bytes(b"mine\n")
-    if with_git:
-        git(copy, "commit", "--quiet", "--all", "--message", "mine")
-    done = copy.make("reset", "EX=04")
-    if with_git:
-        assert copy.file(FILE).read_bytes() == starter
-    else:
-        assert copy.file(FILE).read_bytes() == b"mine\n"
-        assert "The starter of exercise 04 cannot be found" in said(done)
+    git("commit", "--quiet", "--all", "--message", "mine")
+    text = copy.types("reset EX=04", fails=not with_git)
+    assert copy.file(FILE).read_bytes() == (starter if with_git else b"mine\n")
+    assert ("The starter of exercise 04 cannot be found" in text) != with_git
+
+
+# ------------------------------------------------------------------------------ progress
 
 
 @pytest.mark.parametrize(
@@ -264,20 +257,20 @@ def test_progress_that_cannot_be_read_is_set_aside(copy, broken):
     file = copy.folder / ".course" / "progress.json"
     file.parent.mkdir()
     file.write_bytes(broken)
-    assert "not begun" in said(copy.make("progress"))
-    text = said(copy.make("hint", "EX=04"))
+    assert "not begun" in copy.types("progress")
+    text = copy.types("hint EX=04")
     assert HINTS[0] in text
     aside = re.search(r"It is now (\S+);", text)[1]
     assert (copy.folder / aside).read_bytes() == broken
     assert json.loads(file.read_text())["04"]["hints"] == 1
 
 
-def test_what_two_terminals_remember_is_kept_from_both(copy, tmp_path):
+def test_what_two_terminals_remember_is_kept_from_both(copy):
     """One waits while the other reads and writes."""
     file = copy.folder / ".course" / "progress.json"
     file.parent.mkdir()
-    command = [sys.executable, "-m", "course", "hint", "04"]
     with FileLock(file.parent / "lock"):
+        command = [*COURSE, "hint", "04"]
         other = subprocess.Popen(command, cwd=copy.folder, env=copy.env, stdout=subprocess.DEVNULL)
         assert wait(other, 3) is None, "it did not wait"
         file.write_text('{"04": {"hints": 2}}')
@@ -286,27 +279,27 @@ def test_what_two_terminals_remember_is_kept_from_both(copy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("line", "sentence"),
     [
-        (["hint", "EX=77"], "EX=77: no exercise has that number. There are 01"),
-        (["solution", "EX=x"], "EX=x: no exercise has that number."),
-        (["reset", "EX=8x"], "EX=8x: no exercise has that number."),
-        (["reset"], "Which exercise? make reset EX=04"),
-        (["hint", "EX=04 07"], "EX=04 07: no exercise has that number."),
-        (["check", "4"], "Did you mean: make check EX=04"),
-        (["hint", "12"], "Did you mean: make hint EX=12"),
+        ("hint EX=77", "EX=77: no exercise has that number. There are 01"),
+        ("solution EX=x", "EX=x: no exercise has that number."),
+        ("reset EX=8x", "EX=8x: no exercise has that number."),
+        ("reset", "Which exercise? make reset EX=04"),
+        ("hint 'EX=04 07'", "EX=04 07: no exercise has that number."),
+        ("check 4", "Did you mean: make check EX=04"),
+        ("hint 12", "Did you mean: make hint EX=12"),
     ],
-    ids=" ".join,
 )
-def test_a_wrong_number_is_one_line(copy, words, sentence):
-    done = copy.make(*words)
-    assert done.returncode != 0
-    assert sentence in said(done)
+def test_a_wrong_number_is_one_line(copy, line, sentence):
+    assert sentence in copy.types(line, fails=True)
+
+
+# ------------------------------------------------------------------------------ terminals, Ctrl-C, watch
 
 
 def test_on_a_narrow_terminal_nothing_is_wider(copy):
     """In a pseudo-terminal: a bar, colours, one line for each test."""
-    write_wrong_names(copy)
+    copy.write(TODO, 'return "input", "output"')
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(copy.folder)
@@ -329,24 +322,9 @@ def test_on_a_narrow_terminal_nothing_is_wider(copy):
     assert re.search(r"│ expected  \['pixels', 'scores'\] +│", plain)
 
 
-def wait_for(condition, process: subprocess.Popen, log: Path, deadline: float = 60) -> None:
-    give_up = time.monotonic() + deadline
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < give_up, log.read_text()
-        time.sleep(0.1)
-
-
 def serving(process: subprocess.Popen) -> bool:
     """Whether it has started a server."""
-    return any("uvicorn" in " ".join(_command(one)) for one in marked(process.mark))
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    return any("uvicorn" in words_of(one) for one in marked(process.mark))
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
@@ -366,8 +344,7 @@ def test_stopping_a_check_leaves_no_process(copy, models_dir, tmp_path, stop):
 
 def test_watch_checks_what_is_saved_until_ctrl_c(copy, models_dir, tmp_path):
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "course", "watch"]
-    with running(command, cwd=copy.folder, env=copy.env, log=log) as process:
+    with running([*COURSE, "watch"], cwd=copy.folder, env=copy.env, log=log) as process:
         wait_for(lambda: "Watching" in log.read_text(), process, log)
         time.sleep(0.5)  # it looks from now on
         # As many editors save: beside, then renamed. The backup that they leave is nobody's exercise.

@@ -3,46 +3,44 @@
 import os
 import re
 import signal
-import subprocess
-import time
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
+from commands import ENVIRONMENT, make, wait_for
 from typer.main import get_command
 
 from course import ROOT
 from course.base.processes import free_port, marked, running, wait
 from course.cli import app, main
 from course.harness import http
+from course.harness.server import Server
 from serving import Problem
 
-# `make test` hands its own flags on to every make below it; what is tested here is a make of its own.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+
+@contextmanager
+def serving(folder: Path, *command: object, **env: str):
+    """A command with the port that `{port}` stands for, once it serves there; the port, and the process."""
+    port, log = free_port(), folder / "log"
+    words = [str(word).format(port=port) for word in command]
+    env = ENVIRONMENT | {"BENTOML_HOME": str(folder / "bentoml")} | env
+    with running(words, cwd=ROOT, env=env, log=log) as process:
+        Server(f"http://127.0.0.1:{port}", process, log).wait_until_ready(" ".join(words), 120)
+        yield port, process
 
 
-def make(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *words], cwd=cwd, env=ENVIRONMENT | env, capture_output=True, text=True, timeout=120)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen, log: Path, deadline: float = 120) -> None:
-    give_up = time.monotonic() + deadline
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            if http.get(f"{url}/readyz", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    pytest.fail(f"{process.args} was not ready (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
+def assert_stops(process, number: int) -> None:
+    """A signal to the whole foreground group, as Ctrl-C is, ends everything."""
+    os.killpg(process.pid, number)
+    assert wait(process, 20) is not None, "still there 20 s after the signal"
+    assert not marked(process.mark)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory):
     """`make serve` on a free port. It exports the model first if it is missing."""
-    folder, port = tmp_path_factory.mktemp("serve"), free_port()
-    env = ENVIRONMENT | {"BENTOML_HOME": str(folder / "bentoml")}
-    with running(["make", "serve", f"PORT={port}"], cwd=ROOT, env=env, log=folder / "log") as process:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, folder / "log")
+    with serving(tmp_path_factory.mktemp("serve"), "make", "serve", "PORT={port}") as (port, _):
         yield port
 
 
@@ -55,35 +53,26 @@ def test_serve_and_client_name_what_is_on_the_photographs(served):
 
 
 def test_serve_takes_an_exercises_number(tmp_path):
-    port = free_port()
-    with running(["make", "serve", "EX=09", f"PORT={port}"], cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log")
-        os.killpg(process.pid, signal.SIGINT)
-        assert wait(process, 20) is not None
-        assert not marked(process.mark)
+    with serving(tmp_path, "make", "serve", "EX=09", "PORT={port}") as (_, process):
+        assert_stops(process, signal.SIGINT)
 
 
 @pytest.mark.parametrize("words", [[], ["EX=06"]], ids=" ".join)
 def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
     """With EX=06 also the optimised model, if exercise 06 has written it."""
-    command = ["make", "netron", "BROWSER=0", *words]
-    optimized = (ROOT / "models" / "resnet18.optimized.onnx").exists()
-    with running(command, cwd=ROOT, env=os.environ, log=tmp_path / "log") as process:
-        give_up = time.monotonic() + 120
-        while "Stop: Ctrl-C" not in (tmp_path / "log").read_text() and process.poll() is None:
-            assert time.monotonic() < give_up, (tmp_path / "log").read_text()
-            time.sleep(0.1)
-        said = (tmp_path / "log").read_text()
-        if words and not optimized:
+    command, log = ["make", "netron", "BROWSER=0", *words], tmp_path / "log"
+    missing = words and not (ROOT / "models" / "resnet18.optimized.onnx").exists()
+    with running(command, cwd=ROOT, env=ENVIRONMENT | {"WEIGHTS": "random"}, log=log) as process:
+        wait_for(lambda: "Stop: Ctrl-C" in log.read_text() or (missing and process.poll()), process, log, 120)
+        said = log.read_text()
+        if missing:
             assert "resnet18.optimized.onnx. Run `python solutions/ex06_optimize.py` first." in said
             assert "Traceback" not in said
             return
         urls = re.findall(r"http://localhost:\d+", said)
         assert len(urls) == 1 + len(words), said
         assert all("Netron" in http.get(url).text for url in urls)
-        os.killpg(process.pid, signal.SIGINT)
-        assert wait(process, 20) is not None
-        assert not marked(process.mark)
+        assert_stops(process, signal.SIGINT)
 
 
 def test_a_port_that_is_taken_is_one_sentence(served):
@@ -97,25 +86,12 @@ def test_a_port_that_is_taken_is_one_sentence(served):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 def test_stopping_leaves_no_process(tmp_path, models_dir, stop):
     """The name that README gives, run as a person does: Ctrl-C reaches the whole foreground group."""
-    port = free_port()
-    command = [
-        ROOT / ".venv/bin/bentoml",
-        "serve",
-        "solutions.bentoml_service:ImageClassifierService",
-        "--port",
-        str(port),
-    ]
-    env = os.environ | {
-        "BENTOML_HOME": str(tmp_path / "bentoml"),
-        "MODELS_DIR": str(models_dir),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    with running([str(word) for word in command], cwd=ROOT, env=env, log=tmp_path / "log") as process:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+    service = "solutions.bentoml_service:ImageClassifierService"
+    command = [Path(sys.executable).with_name("bentoml"), "serve", service, "--port", "{port}"]
+    env = {"MODELS_DIR": str(models_dir), "BENTOML_DO_NOT_TRACK": "True"}
+    with serving(tmp_path, *command, **env) as (_, process):
         assert len(marked(process.mark)) > 1, "a launcher and a worker"
-        os.killpg(process.pid, stop)
-        assert wait(process, 20) is not None, "still there 20 s after the signal"
-        assert not marked(process.mark)
+        assert_stops(process, stop)
 
 
 def test_a_killed_worker_comes_back(submission, models_dir):
@@ -123,7 +99,7 @@ def test_a_killed_worker_comes_back(submission, models_dir):
         (worker,) = (one for one in marked(server.process.mark) if one.pid != server.process.pid)
         worker.kill()
         worker.wait(10)
-        wait_until_ready(server.url, server.process, server.log, deadline=20)
+        server.wait_until_ready("a new worker", 20)
         response = server.request("POST", "/classify", content=(ROOT / "data/cat.png").read_bytes())
         assert response.status_code == 200
 

@@ -34,12 +34,11 @@ def test_every_file_of_an_exercise_is_there(exercise: Exercise):
 
 def test_every_file_is_in_course_toml():
     listed = {file for exercise in exercises() for file in exercise.files}
-    starters = {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("ex[0-9][0-9]_*.*")}
-    starters |= {path.relative_to(ROOT / "exercises") for path in (ROOT / "exercises").rglob("*.dockerfile")}
-    assert {str(path) for path in starters if path.suffix != ".pyc"} == listed
-    assert {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")} == {
-        file for file in listed if "/" not in file
-    }
+    folder = ROOT / "exercises"
+    starters = {path for kind in ("ex[0-9][0-9]_*.*", "*.dockerfile") for path in folder.rglob(kind)}
+    assert {path.relative_to(folder).as_posix() for path in starters if path.suffix != ".pyc"} == listed
+    solutions = {path.name for path in (ROOT / "solutions").glob("ex[0-9][0-9]_*")}
+    assert solutions == {file for file in listed if "/" not in file}
 
 
 @EACH
@@ -95,3 +94,22 @@ def test_an_exercise_without_a_service_is_refused():
     assert find_service("9").service == "ex09_fastapi.py"
     with pytest.raises(Problem, match="EX=4: exercise 04 has no service"):
         find_service("4")
+
+
+def test_an_exercise_leans_on_earlier_ones_and_the_core_path_on_itself():
+    known = {exercise.number: exercise for exercise in exercises()}
+    for exercise in known.values():
+        assert all(needed < exercise.number for needed in exercise.needs)
+        if exercise.core:
+            assert all(known[needed].core for needed in exercise.needs), f"{exercise.number} is on the core path"
+
+
+def test_the_navigation_of_the_page_follows_the_parts():
+    lines = [line.strip(" -") for line in (ROOT / "mkdocs.yml").read_text().splitlines()]
+    parts = {exercise.part: [] for exercise in exercises()}
+    for line in lines:
+        if line.rstrip(":") in parts:
+            part = line.rstrip(":")
+        elif found := re.search(r": (ex\d\d_\w+)\.md", line):
+            parts[part].append(found[1])
+    assert parts == {part: [one.stem for one in exercises() if one.part == part] for part in parts}

@@ -1,15 +1,13 @@
 """The page of the course, and Swagger, in a real browser."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from commands import run, wait_for
 from small_models import small_model
 
 from course import ROOT
@@ -43,9 +41,8 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    env = os.environ | {"GITHUB_API_URL": f"http://127.0.0.1:{free_port()}"}  # as without a network
-    built = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    built = run(*command, GITHUB_API_URL=f"http://127.0.0.1:{free_port()}")  # as without a network
     assert built.returncode == 0, built.stderr[-2000:]
     return folder
 
@@ -171,13 +168,10 @@ def test_netron_draws_the_graph(submission, models_dir, browser, tmp_path, today
     """Two models side by side, each drawn as it is; nothing is asked of any other machine, however old netron is."""
     other = small_model(tmp_path / "other.onnx")
     with submission.start("ex03_visualize.py", models_dir / "resnet18.onnx", other, "--no-browser") as process:
-        give_up = time.monotonic() + 60
-        while len(urls := re.findall(r"http://localhost:\d+", process.log.read_text())) < 2:
-            assert process.poll() is None, process.log.read_text()
-            assert time.monotonic() < give_up, process.log.read_text()
-            time.sleep(0.1)
+        log, found = process.log.path, r"http://localhost:\d+"
+        wait_for(lambda: len(re.findall(found, process.log.read_text())) == 2, process, log)
         drawn, asked = [], []
-        for i, url in enumerate(urls):
+        for i, url in enumerate(re.findall(found, process.log.read_text())):
             tab = browser.new_page()
             tab.on("request", lambda request: asked.append(request.url))
             if today:

@@ -24,6 +24,7 @@ import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils.analytics import usage_stats
+from under_load import standing_still
 
 from course import ROOT
 from course.harness.load import workers
@@ -318,14 +319,9 @@ def test_a_hanging_dependency_makes_readyz_hang(servers):
 
     processes = [one for server in servers.values() for one in workers(server, "Dependency")]
     assert len(processes) == 2
-    for one in processes:
-        one.send_signal(signal.SIGSTOP)
-    try:
+    with standing_still(processes):
         assert ready(servers[False]) is None, MAY_GO
         assert ready(servers[True]) == 503
-    finally:
-        for one in processes:
-            one.send_signal(signal.SIGCONT)
 
 
 def test_at_sigterm_what_was_accepted_finds_no_dependency(servers):

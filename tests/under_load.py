@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -264,36 +264,35 @@ UNFINISHED = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r
 class Unfinished:
     """A request whose body never ends, sent while other tests run: to end one takes a service 30 s."""
 
+    @classmethod
+    @contextmanager
+    def during(cls, server: Server) -> Iterator[None]:
+        """Such a request during the block: server.unfinished."""
+        server.unfinished = cls(server)
+        try:
+            yield
+        finally:
+            server.unfinished.close()
+
     def __init__(self, server: Server) -> None:
         self.connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=45)
         self.connection.sendall(UNFINISHED)
-        self.answered: list[str] = []
-        self.thread = threading.Thread(target=self._wait)
-        self.thread.start()
-
-    def _wait(self) -> None:
-        try:
-            self.answered.append(self.connection.recv(1000).decode(errors="replace"))
-        except OSError as error:
-            self.answered.append(repr(error))
+        self.pool = ThreadPoolExecutor(1)
+        self.answer = self.pool.submit(self.connection.recv, 1000)
 
     def close(self) -> None:
         """The client gives up."""
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
+        self.pool.shutdown()
         self.connection.close()
 
     def assert_ended(self) -> None:
         """The service gave up first, after 30 s."""
-        self.thread.join()
-        expect(
-            " 504 " in self.answered[0],
-            called="POST /classify with a body that never ends",
-            got=f"within 45 s: {self.answered[0]}",
-            expected="504 after 30 s",
-            hint='traffic={"timeout": 30} in @bentoml.service',
-        )
+        error = self.answer.exception()
+        got = f"within 45 s: {error!r}" if error else self.answer.result().decode(errors="replace")
+        called, hint = "POST /classify with a body that never ends", 'traffic={"timeout": 30} in @bentoml.service'
+        expect(" 504 " in got, called=called, got=got, expected="504 after 30 s", hint=hint)
 
 
 def own_copy(models_dir: Path, folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """make grade ISOLATION=docker: right answers get their points in a container, and hostile ones find nothing there."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,12 +10,11 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
-import psutil
 import pytest
-from test_grade import GRADE, SOLUTION
-from test_grade import grade as run_grade
+from commands import COURSE, processes_with
+from grader import HOSTILE, REACH, SOLUTION, hand_in, path_with, paths_json, result
+from grader import grade as run_grade
 
 from course import ROOT
 from course.base import docker, manifest
@@ -28,96 +26,35 @@ from serving import Problem
 
 pytestmark = pytest.mark.docker
 
-# What a submission might look for, from what it finds in the list of processes; {daemon} stays behind.
-SPY = """
-import ctypes, os, signal, socket, subprocess, sys, time
-from pathlib import Path
-
-import psutil
-
-ROOT = Path(os.environ["PYTHONPATH"])
-DAEMON = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-
-def possible(attempt, *arguments):
-    try:
-        attempt(*arguments)
-    except OSError:
-        return False
-    return True
-
-def mount():
-    if ctypes.CDLL(None).mount(b"none", b"/tmp", b"tmpfs", 0, None):
-        raise OSError
-
-def multiply():
-    while True:
-        if not possible(os.fork):
-            time.sleep(0.1)
-
-def change(model, output):
-    output.write_text("its own")
-    changes = [lambda: model.write_text("x"), model.unlink, lambda: os.replace(output, model), lambda: model.chmod(0o666)]
-    return [possible(attempt) for attempt in changes]
-
-def spy():
-    subprocess.Popen([sys.executable, "-I", "-c", DAEMON, {daemon!r}], start_new_session=True, env={{}})
-    home, here = Path.home(), Path(__file__).parent
-    absent = [ROOT / name for name in ("tests", "solutions", "exercises", "reports", "docs", "verify", ".git", "README.md")]
-    absent += [ROOT / "Makefile", {private!r}, home.parents[1] / "results", home.parents[1] / "log"]
-    absent += [Path(name) for name in ("/var", "/run", "/srv", "/etc/shadow", "/etc/ssh")]
-    fixed = [Path("/"), ROOT / "course", Path(sys.prefix), Path("/usr/bin"), Path("/etc"), Path("/dev"), here]
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {{
-        "seen": [str(path) for path in absent if Path(path).exists()],
-        "written": [str(path) for path in fixed if possible((path / "results.json").touch)],
-        "writable": [str(path) for path in fixed if not os.statvfs(path).f_flag & os.ST_RDONLY],
-        "others": [one.pid for one in psutil.process_iter() if "--results" in one.cmdline()],
-        "mounts": possible(mount),
-        "root": os.geteuid() == 0 or possible(os.setuid, 0),
-        "powers": [status[name].strip() for name in ("CapPrm", "CapEff", "CapBnd", "NoNewPrivs")],
-        "networks": sorted(psutil.net_if_addrs()),
-        "loopback": possible(socket.create_server, ("127.0.0.1", 0)),
-        "environment": sorted(name for name in os.environ if name.startswith(("DOCKER", "COURSE_", "SECRET"))),
-    }}
-"""
-# What it should have found.
-SPIED = {
-    "seen": [],
-    "written": [],
-    "writable": [],
-    "others": [],
-    "mounts": False,
-    "root": False,
-    "powers": ["0" * 16, "0" * 16, "0" * 16, "1"],
-    "networks": ["lo"],
-    "loopback": True,
-    "environment": ["COURSE_RUN"],
-}
+REACH_THERE = REACH | {"environment": ["COURSE_RUN"], "networks": ["lo"], "loopback": True}
 PRIVATE = f"""
 import psutil
 import pytest
 
+FILE = "functions.py"
+
+def sandboxes():
+    return [one for one in psutil.process_iter() if one.name() == "bwrap"]
+
 @pytest.mark.points(1)
 def test_spying_finds_nothing(submission):
-    if (submission.folder / "spy.py").exists():
-        assert submission.call("spy.py", "spy") == {SPIED!r}
-        assert not [one for one in psutil.process_iter() if one.name() == "bwrap"], "its daemon goes on"
+    assert submission.call(FILE, "daemon", note="DAEMON") == 1
+    assert not sandboxes(), "its daemon goes on"
+    assert submission.call(FILE, "reach") == {REACH_THERE!r}
 
 @pytest.mark.points(1)
 def test_what_is_given_to_read_stays_as_it_is(submission, tmp_path):
-    if (submission.folder / "spy.py").exists():
-        (model := tmp_path / "model.onnx").write_text("a model")
-        output = tmp_path / "output.onnx"
-        assert submission.call("spy.py", "change", model=model, output=output) == [False] * 4
-        assert (model.read_text(), output.read_text()) == ("a model", "its own")
+    (model := tmp_path / "model.onnx").write_text("a model")
+    output = tmp_path / "output.onnx"
+    assert submission.call(FILE, "change", model=model, output=output) == [False] * 4
+    assert (model.read_text(), output.read_text()) == ("a model", "its own")
 
 @pytest.mark.points(1)
 def test_a_fork_bomb_is_put_out(submission):
-    if (submission.folder / "spy.py").exists():
-        sentence = "was ended: it started more than 200 processes"
-        with submission.start("endless.py"), pytest.raises(pytest.fail.Exception, match=sentence):
-            submission.call("spy.py", "multiply")
-        assert not [one for one in psutil.process_iter() if one.name() == "bwrap"]
+    sentence = "was ended: it started more than 200 processes"
+    with submission.start("endless.py"), pytest.raises(pytest.fail.Exception, match=sentence):
+        submission.call(FILE, "fork_bomb")
+    assert not sandboxes()
 """
 ENDLESS = "import time\ntime.sleep(600)\n"
 # Fills the container's memory with files that belong to no process, and are in no folder.
@@ -137,20 +74,8 @@ def providers(answer=providers):
 
 
 def grade(*arguments: object, isolation: str = "docker", **options) -> str:
-    """As test_grade.py's, in containers, with a variable that nobody in there should see."""
-    return run_grade("--ex", "07", "--isolation", isolation, *arguments, SECRET="of the grader", **options)
-
-
-def hand_in(folder: Path, **files: str) -> Path:
-    folder.mkdir(parents=True)
-    for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
-    return folder
-
-
-def outcomes(output: Path, slug: str) -> dict[str, str]:
-    tests = json.loads((output / slug / "exercises" / "07.json").read_text())["tests"]
-    return {test["id"].rpartition("::")[2]: test["outcome"] + test["details"] for test in tests}
+    """As the grader's, in containers, with a variable that nobody in there should see."""
+    return run_grade("--isolation", isolation, *arguments, SECRET="of the grader", **options)
 
 
 def containers(mark: str) -> list[str]:
@@ -167,25 +92,26 @@ def mark() -> Iterator[str]:
 
 def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark):
     """No tests, no solutions, no results, no other submission, no network, no powers; and nothing is left."""
-    daemon, output = f"daemon-{uuid.uuid4().hex}", tmp_path / "grades"
-    hand_in(tmp_path / "class" / "another", notes="")
-    private = hand_in(tmp_path / "private", test_ex07_spy=PRIVATE)
-    spy = SPY.format(daemon=daemon, private=str(private))
-    hand_in(tmp_path / "class" / "spy", ex07_providers=SOLUTION, spy=spy, endless=ENDLESS)
-    (temporary := tmp_path / "temporary").mkdir()
+    daemon, output, temporary = f"daemon-{uuid.uuid4().hex}", tmp_path / "grades", tmp_path / "temporary"
+    private = hand_in(tmp_path / "private", PRIVATE.replace("DAEMON", daemon), "test_ex07_spy.py")
+    hand_in(tmp_path / "class" / "another", "", "notes.py")
+    spy = hand_in(tmp_path / "class" / "spy", SOLUTION, endless=ENDLESS)
+    shutil.copy(HOSTILE / "functions.py", spy)
+    paths_json(spy, hidden=[private], shown=[])
+    temporary.mkdir()
     options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]
     grade(*options, **{MARK: mark, "TMPDIR": str(temporary)})
-    assert set(outcomes(output, "spy").values()) == {"passed"}
-    assert len(outcomes(output, "spy")) == 10
+    outcomes = [(test["id"], test["outcome"], test["details"]) for test in result(output, "spy")["tests"]]
+    assert [outcome for _, outcome, _ in outcomes] == ["passed"] * 10, outcomes
     assert not containers(mark)
-    assert not [one for one in psutil.process_iter(["cmdline"]) if daemon in (one.info["cmdline"] or [])]
+    assert not processes_with(daemon)
     assert not list(temporary.iterdir())
 
 
 def test_memory_of_no_process_is_ended_and_costs_its_own_points(tmp_path, monkeypatch):
     """The kernel ends the student's program, and not the tests: all others are passed."""
     monkeypatch.setattr(grade_container, "MEMORY", GB)
-    folder = hand_in(tmp_path / "in", ex07_providers=SOLUTION + MEMORY)
+    folder = hand_in(tmp_path / "in", SOLUTION + MEMORY)
     result = grade_exercise(manifest.find("07"), folder, tmp_path / "work", Options("docker"), threading.Event())
     assert not result.problem
     [lost] = [test for test in result.tests if test.outcome != "passed"]
@@ -211,7 +137,7 @@ def test_a_run_that_is_ended_is_no_verdict(tmp_path, mark, monkeypatch, how):
     """The container is killed, as by the kernel; or the grader is told to stop, as by Ctrl-C."""
     stop = threading.Event()
     monkeypatch.setenv(MARK, mark)
-    folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
+    folder = hand_in(tmp_path / "in", ENDLESS)
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(grade_exercise, manifest.find("07"), folder, tmp_path / "work", Options("docker"), stop)
         name = container_with_tests(mark)
@@ -230,15 +156,15 @@ def test_a_run_that_is_ended_is_no_verdict(tmp_path, mark, monkeypatch, how):
 def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     """kill -9: the container goes on; the next run into the same folder removes it, whatever its isolation."""
     output = tmp_path / "grades"
-    folder = hand_in(tmp_path / "in", ex07_providers=ENDLESS)
-    command = [*GRADE, "--ex", "07", "--isolation", "docker", "--submission", folder, "--output", output]
+    folder = hand_in(tmp_path / "in", ENDLESS)
+    command = [*COURSE, "grade", "--ex", "07", "--isolation", "docker", "--submission", folder, "--output", output]
     env = os.environ | {MARK: mark}
     grader = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
     name = container_with_tests(mark)
     grader.send_signal(signal.SIGKILL)
     grader.wait()
     assert containers(mark) == [name]
-    nothing = hand_in(tmp_path / "nothing", notes="")
+    nothing = hand_in(tmp_path / "nothing", "", "notes.py")
     grade("--submission", nothing, "--output", output, isolation="none")
     assert not containers(mark)
 
@@ -247,7 +173,7 @@ def test_a_grader_that_is_killed_leaves_nothing_to_the_next(tmp_path, mark):
     ("wrapped", "env", "sentence"),
     [
         ([], {"DOCKER_HOST": "unix:///nowhere"}, "The Docker engine does not answer. Start Docker Desktop, or"),
-        ([], {"PATH": "/nowhere"}, "There is no `docker` command. Install Docker, and start it"),
+        ([], {"PATH": "{path}"}, "There is no `docker` command. Install Docker"),
         (
             ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "{tmp}", "--setenv", "TMPDIR", "{tmp}"],
             {},
@@ -260,8 +186,9 @@ def test_where_there_can_be_no_containers_nothing_is_graded(tmp_path, wrapped, e
     if wrapped and not shutil.which("bwrap"):
         pytest.skip("bubblewrap, which hides our files from the engine here, is missing")
     (tmp_path / "own").mkdir()
-    folder, output = hand_in(tmp_path / "in", ex07_providers=SOLUTION), tmp_path / "grades"
+    folder, output = hand_in(tmp_path / "in", SOLUTION), tmp_path / "grades"
     wrapped = [word.format(tmp=tmp_path / "own") for word in wrapped]
+    env = {name: value.format(path=path_with(tmp_path / "bin")) for name, value in env.items()}
     printed = grade("--submission", folder, "--output", output, wrapped=wrapped, code=1, **env)
     assert sentence in " ".join(printed.split())
     assert "Traceback" not in printed

@@ -1,9 +1,7 @@
 """Grading on Gradescope's machines and on GitHub's, and the pages in a real browser."""
 
 import json
-import os
 import stat
-import subprocess
 import sys
 import threading
 import zipfile
@@ -12,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bad_input import CAT
+from commands import COURSE, run
 from course_copy import Copy
-from test_grade import SOLUTION, Gradescope, grade, hand_in
+from grader import SOLUTION, Gradescope, grade, hand_in
+from test_main_job import serving
 from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
 from course import ROOT
@@ -21,33 +22,30 @@ from course.base import manifest
 from course.grading.gradescope import choose, write_archive
 from course.grading.reports import write_class, write_submission
 from course.grading.results import ExerciseResult, SubmissionResult, TestResult
+from course.harness import http, models_for_tests
 from serving import Problem
+
+# ------------------------------------------------------------------------------ Gradescope
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("gradescope") / "autograder.zip"
-    command = [sys.executable, "-m", "course", "gradescope", "--ex", "07", "--output", path]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0, run.stderr
-    assert "Points of the assignment: 8" in run.stdout
+    made = run(*COURSE, "gradescope", "--ex", "07", "--output", path)
+    assert made.returncode == 0, made.stderr
+    assert "Points of the assignment: 8" in made.stdout
     return path
 
 
 def test_the_archive_has_what_grading_needs_and_no_more(archive):
     """No solution but the one that makes the models, no tests of other exercises, nothing that was made here."""
     with zipfile.ZipFile(archive) as content:
-        names = content.namelist()
         modes = {info.filename: stat.filemode(info.external_attr >> 16) for info in content.infolist()}
-    assert {name: modes[name] for name in ("setup.sh", "run_autograder")} == {
-        "setup.sh": "-rwxr-xr-x",
-        "run_autograder": "-rwxr-xr-x",
-    }
-    assert [name for name in names if name.startswith(("solutions", "exercises"))] == ["solutions/ex01_export.py"]
-    assert [name for name in names if name.startswith("tests/test_")] == ["tests/test_ex07_providers.py"]
-    assert not [
-        name for name in names if name.startswith(("reports", ".")) or name.endswith(".onnx") or "__pycache__" in name
-    ]
+    assert modes["setup.sh"] == modes["run_autograder"] == "-rwxr-xr-x"
+    assert [name for name in modes if name.startswith(("solutions", "exercises"))] == ["solutions/ex01_export.py"]
+    assert [name for name in modes if name.startswith("tests/test_")] == ["tests/test_ex07_providers.py"]
+    made_here = [name for name in modes if name.startswith(("reports", ".")) or name.endswith((".onnx", ".pyc"))]
+    assert not made_here
     assert archive.stat().st_size < 5_000_000
 
 
@@ -59,25 +57,19 @@ def test_the_archive_has_what_grading_needs_and_no_more(archive):
     ],
 )
 def test_an_archive_that_could_not_grade_is_not_built(tmp_path, typed, sentence):
-    command = [sys.executable, "-m", "course", "gradescope", *typed, "--output", tmp_path / "zip"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert run.returncode in (1, 2)
-    assert sentence in run.stdout + run.stderr
+    refused = run(*COURSE, "gradescope", *typed, "--output", tmp_path / "zip")
+    assert refused.returncode in (1, 2)
+    assert sentence in refused.stdout + refused.stderr
     assert not (tmp_path / "zip").exists()
 
 
 def test_private_tests_take_their_data_along(tmp_path):
-    for name in ("test_ex07_private.py", "expected.npy", "data/more.json"):
-        hand_in((tmp_path / "private" / name).parent, "", Path(name).name)
-    hand_in(tmp_path / "private" / "__pycache__", "", "test_ex07_private.pyc")
-    names = write_archive(
-        tmp_path / "zip", [manifest.find("07")], private=tmp_path / "private", isolation="process", jobs=1, limit=600
-    )
-    assert [name for name in names if name.startswith("private/")] == [
-        "private/data/more.json",
-        "private/expected.npy",
-        "private/test_ex07_private.py",
-    ]
+    private, wanted = tmp_path / "private", ["data/more.json", "expected.npy", "test_ex07_private.py"]
+    for name in (*wanted, "__pycache__/test_ex07_private.pyc"):
+        hand_in(private, "", name)
+    exercises = [manifest.find("07")]
+    names = write_archive(tmp_path / "zip", exercises, private=private, isolation="process", jobs=1, limit=600)
+    assert [name for name in names if name.startswith("private/")] == [f"private/{name}" for name in wanted]
 
 
 def test_what_needs_containers_is_not_for_gradescope():
@@ -92,7 +84,7 @@ def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
     with zipfile.ZipFile(archive) as content:
         content.extractall(source)
     for script in ("setup.sh", "run_autograder"):
-        assert subprocess.run(["bash", "-n", source / script], timeout=10).returncode == 0
+        assert run("bash", "-n", source / script).returncode == 0
     (source / ".venv").symlink_to(Path(sys.prefix))  # what setup.sh installs
     (tmp_path / "results").mkdir()
     hand_in(tmp_path / "submission", SOLUTION)
@@ -100,31 +92,31 @@ def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
     script.write_bytes((source / "run_autograder").read_bytes())
     script.chmod(0o755)
 
-    env = os.environ | {"AUTOGRADER": str(tmp_path), "PYTHONPATH": str(source)}
-    run = subprocess.run([script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
-    assert run.returncode == 0, run.stdout + run.stderr
+    graded = run(script, cwd=tmp_path, timeout=200, AUTOGRADER=str(tmp_path), PYTHONPATH=str(source))
+    assert graded.returncode == 0, graded.stdout + graded.stderr
     results = Gradescope.model_validate_json((tmp_path / "results" / "results.json").read_text())
     assert results.score == 8, results.tests[0].output
     assert len(results.tests) == 7
 
 
-BEHIND_A_PROXY = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")} | {"no_proxy": ""}
+# ------------------------------------------------------------------------------ behind a proxy
+
+# As in many universities: the variables name a proxy, and leave out nothing. Nothing listens there.
+BEHIND_A_PROXY = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all")} | {"no_proxy": ""}
+BEHIND_A_PROXY |= {name.upper(): value for name, value in BEHIND_A_PROXY.items()}
 
 
 def test_a_proxy_costs_no_points(tmp_path):
-    """As in many universities: the variables name a proxy, and leave out nothing. Nothing listens there."""
-    for number in ("09", "10"):
-        for file in manifest.find(number).files:
-            hand_in(tmp_path / "anna", manifest.solution(file).read_text(), file)
-    output = tmp_path / "grades"
-    printed = grade("--submission", tmp_path / "anna", "--ex", "09 10", "--output", output, **BEHIND_A_PROXY)
-    worth = sum(manifest.find(number).points for number in ("09", "10"))
+    exercises = [manifest.find(number) for number in ("09", "10")]
+    for file in (file for exercise in exercises for file in exercise.files):
+        hand_in(tmp_path / "anna", manifest.solution(file).read_text(), file)
+    output, worth = tmp_path / "grades", sum(exercise.points for exercise in exercises)
+    printed = grade("--submission", tmp_path / "anna", "--output", output, ex="09 10", **BEHIND_A_PROXY)
     assert f"{worth:g} of {worth:g}" in printed, printed
 
 
 def test_a_proxy_does_not_keep_students_from_checking(tmp_path):
-    copy = Copy(tmp_path)
-    copy.env |= BEHIND_A_PROXY
+    copy = Copy(tmp_path, **BEHIND_A_PROXY)
     for file in manifest.find("10").files:
         copy.solve(file)
     done = copy.make("check", "EX=10")
@@ -136,11 +128,28 @@ def test_a_proxy_does_not_keep_the_client_from_the_service():
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        command = [sys.executable, "solutions/ex10_client.py", "data/cat.png", "--url", url]
-        env = os.environ | BEHIND_A_PROXY
-        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        asked = run(sys.executable, "solutions/ex10_client.py", "data/cat.png", "--url", url, **BEHIND_A_PROXY)
         server.shutdown()
-    assert "is not this service" in run.stderr
+    assert "is not this service" in asked.stderr
+
+
+def test_a_proxy_does_not_keep_services_from_each_other(tmp_path):
+    env = BEHIND_A_PROXY | {"MODELS_DIR": str(models_for_tests.ready())}
+    with serving(tmp_path, "make", "serve", "EX=14", "PORT={port}", **env) as (port, _):
+        answer = http.post(f"http://127.0.0.1:{port}/classify", content=CAT.read_bytes())
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path):
+    """Neither locust, nor what looks at the answers, nor what reads how large the batches were."""
+    options = ["--services", "11", "--payload", "npy", "--users", "4", "--duration", "1", "--rounds", "1", "--output"]
+    done = run(*COURSE, "loadtest", *options, tmp_path, MODELS_DIR=str(models_for_tests.ready()), **BEHIND_A_PROXY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [turn] = json.loads((tmp_path / "measurements.json").read_text())["turns"]
+    assert turn["batches"]
+
+
+# ------------------------------------------------------------------------------ GitHub
 
 
 def test_the_workflow_for_students_is_whole():
@@ -171,39 +180,39 @@ def test_a_name_is_neither_markup_nor_a_command_on_github(tmp_path):
     assert "Graded with ISOLATION=limits" in test["message"]
 
 
+# ------------------------------------------------------------------------------ the pages in a browser
+
 MESSAGE = (
-    "called    top5([1, 2])\ngot       "
-    + "a very long word" * 40
-    + "\nexpected  five labels\ntry       read the docstring"
+    f"called    top5([1, 2])\ngot       {'a very long word' * 40}\nexpected  five labels\ntry       read the docstring"
 )
+STATES = [
+    {"tests": [TestResult(id="t::test_a_b", points=10, outcome="passed")]},
+    {"tests": [TestResult(id="t::test_long[case]", points=10, outcome="failed", message=MESSAGE)]},
+    {"tests": [TestResult(id="t::test_fast", points=10, outcome="inconclusive", message="by 3%, give or take 9%")]},
+    {"problem": "The grader's run was ended by SIGKILL."},
+    {"failure": "Nothing was handed in: there is no ex04_inference.py."},
+]
+
+
+def exercise(number: int, student: int) -> ExerciseResult:
+    facts = {"number": f"{number:02}", "title": f"Exercise {number}", "optional": number == 20, "worth": 10}
+    return ExerciseResult(**facts, **STATES[(student + number) % 5])
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
     """A class of eight with every state, twenty columns wide."""
     output = tmp_path_factory.mktemp("pages")
-    states = [
-        {"tests": [TestResult(id="t::test_a_b", points=10, outcome="passed")]},
-        {"tests": [TestResult(id="t::test_long[case]", points=10, outcome="failed", message=MESSAGE)]},
-        {"tests": [TestResult(id="t::test_fast", points=10, outcome="inconclusive", message="by 3%, give or take 9%")]},
-        {"problem": "The grader's run was ended by SIGKILL."},
-        {"failure": "Nothing was handed in: there is no ex04_inference.py."},
+    results = [
+        SubmissionResult(
+            name=f"student {student} <img src=x onerror=alert(1)>",
+            slug=f"student-{student}",
+            exercises=[exercise(number, student) for number in range(1, 21)],
+        )
+        for student in range(8)
     ]
-    results = []
-    for student in range(8):
-        exercises = [
-            ExerciseResult(
-                number=f"{number:02}",
-                title=f"Exercise {number}",
-                optional=number == 20,
-                worth=10,
-                **states[(student + number) % 5],
-            )
-            for number in range(1, 21)
-        ]
-        name = f"student {student} <img src=x onerror=alert(1)>"
-        results.append(SubmissionResult(name=name, slug=f"student-{student}", exercises=exercises))
-        write_submission(results[-1], output)
+    for result in results:
+        write_submission(result, output)
     write_class(results, output)
     return output
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -12,9 +12,10 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 
 import httpx
 import numpy as np
@@ -23,6 +24,8 @@ import onnxruntime as ort
 import psutil
 import pytest
 from bad_input import CAT
+from commands import processes_with, run, words_of
+from grader import HOSTILE, REACH, hand_in, paths_json
 from image_service import tensor
 from small_models import small_model
 
@@ -53,72 +56,80 @@ def _isolated(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def hostile(tmp_path: Path) -> Submission:
     """verify/hostile/, copied as every submission is."""
-    assert copy_submission(ROOT / "verify" / "hostile", tmp_path / "submission") == []
+    assert copy_submission(HOSTILE, tmp_path / "submission") == []
     return Submission(tmp_path / "submission", tmp_path / "scratch", limits=SMALL)
-
-
-def words_of(process: psutil.Process) -> list[str]:
-    """Its command; none where it is gone meanwhile."""
-    with suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 def of_students() -> list[psutil.Process]:
     """Every process that was started in a sandbox of this test run."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "confine.py" in " ".join(process.cmdline()) or "bwrap" in process.name():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    below = psutil.Process().children(recursive=True)
+    return [one for one in below if "confine.py" in words_of(one) or "bwrap" in words_of(one)]
 
 
 # ------------------------------------------------------------------------------ too much of everything
 
 
-@pytest.mark.parametrize(
-    ("function", "sentence"),
-    [
-        ("endless_loop", "had not ended after 2 s. Is there an endless loop?"),
-        ("endless_in_c", "had not ended after 2 s. Is there an endless loop?"),
-        ("exits", r"ended the program \(exit code 0\) instead of returning"),
-        ("exits_at_once", r"ended the program \(exit code 0\) instead of returning"),
-        ("crashes", r"crashed the interpreter \(SIGSEGV\)"),
-        ("fork_bomb", "was ended: it started more than 20 processes"),
-        ("many_processes", "was ended: it started more than 20 processes"),
-        ("all_memory", "raised MemoryError"),
-        ("memory_of_many", "was ended: it used more than 0.5 GB of memory"),
-        ("prints", "was ended: it printed more than 1 MB"),
-        ("prints_nothing_of_a_terabyte", r"File too large"),
-        ("large_file", "File too large"),
-    ],
-)
-def test_too_much_is_one_sentence(hostile, function, sentence):
-    with pytest.raises(Failed, match=sentence):
-        hostile.call(FILE, function, timeout=2 if "endless" in function else 20)
-    assert not of_students()
-    left = [path for path in hostile.scratch.rglob("*") if path.is_file() and path.name != "call.json"]
-    assert sum(path.stat().st_size for path in left) <= 2 * MB
+SLOW = "had not ended after 2 s. Is there an endless loop?"
+ENDED = "ended the program (exit code 0) instead of returning"
+STARTED = "was ended: it started more than 20 processes"
+PRINTED = "was ended: it printed more than 1 MB"
+MEMORY = "was ended: it used more than 0.5 GB of memory"
+FULL = "was ended: it wrote more than 0.125 GB to the disk"
+BOMB = "class Bomb:\n  def __reduce__(self): return os.system, ('touch /tmp/it-ran',)\n"
+HARM = {  # by what the code does: the code, and the sentence that it costs
+    "endless loop": ("while True: pass", SLOW),
+    # Python's own signal handlers never get their turn, and it is deaf to SIGTERM.
+    "endless in C": ("signal.signal(signal.SIGTERM, signal.SIG_IGN); re.match('(a+)+$', 'a' * 50 + 'b')", SLOW),
+    "exits": ("sys.exit(0)", ENDED),
+    "exits at once": ("os._exit(0)", ENDED),
+    "crashes": ("ctypes.string_at(0)", "crashed the interpreter (SIGSEGV)"),
+    "fork bomb": ("while True:\n  with suppress(OSError): os.fork()", STARTED),
+    "many processes": ("any(not os.fork() for _ in range(60)); time.sleep(600)", STARTED),
+    "all memory": ("return len(bytearray(2**31))", "raised MemoryError"),
+    "memory of many": ("any(not os.fork() for _ in range(6)); kept = np.ones(15 * 2**20); time.sleep(600)", MEMORY),
+    "prints": ("while True: os.write(1, b'x' * 2**20); time.sleep(0.02)", PRINTED),
+    "prints and ends before anybody looks": ("os.write(1, b'x' * 2**21); return 1", PRINTED),
+    "prints nothing of a terabyte": ("os.ftruncate(1, 2**40)", "File too large"),
+    "large file": ("with open('large', 'wb') as file:\n  while True: file.write(bytes(2**24))", "File too large"),
+    "large files": ("for n in count(): Path(folder, f'{n}').write_bytes(bytes(2**24)); time.sleep(0.005)", FULL),
+    "many files": ("for n in range(10**6): Path(folder, f'{n}').touch()", FULL),
+    # More of them in each other than Python can follow, or the kernel takes in one path.
+    "deep folders": ("os.chdir(folder)\nfor _ in range(2100): os.mkdir('x'); os.chdir('x')\nreturn 1", FULL),
+    "returns a pickle": (f"{BOMB}return Bomb()", "returned a Bomb; expected arrays, numbers, text"),
+    "returns pickles in an array": (
+        f"{BOMB}return np.array([Bomb()])",
+        "raised ValueError: Object arrays cannot be saved",
+    ),
+    "writes a pipe": ("os.mkfifo(Path(sys.argv[1], 'result.json')); os._exit(0)", ENDED),
+}
 
 
-def test_what_was_too_much_is_told_however_quick_it_was(hostile):
-    """The program has ended before anybody looked."""
-    with pytest.raises(Failed, match="was ended: it printed more than 1 MB"):
-        hostile.call(FILE, "prints_and_returns")
-    assert max(path.stat().st_size for path in hostile.scratch.rglob("log")) <= MB
+IMPORTS = """
+import ctypes, json, os, re, shutil, signal, sys, time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+import numpy as np
+"""
 
 
-@pytest.mark.parametrize("function", ["large_files", "many_files", "deep_folders"])
-def test_what_fills_the_disk_is_removed(hostile, tmp_path, function):
-    folder = tmp_path / "full"
-    folder.mkdir()
+def written_by(code: str, submission: Submission) -> str:
+    """The name of a file of the submission whose f() runs this code."""
+    hand_in(submission.folder, f"{IMPORTS}def f(folder):\n{indent(code, '  ')}", "written.py")
+    return "written.py"
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_harm_costs_its_own_test_with_one_sentence(hostile, tmp_path, kind):
+    code, sentence = HARM[kind]
+    (folder := tmp_path / "full").mkdir()
     try:
-        with pytest.raises(Failed, match=r"was ended: it wrote more than 0.125 GB to the disk"):
-            hostile.call(FILE, function, folder=folder)
+        with pytest.raises(Failed, match=re.escape(sentence)):
+            hostile.call(written_by(code, hostile), "f", folder=folder, timeout=2 if sentence == SLOW else 30)
+        assert not of_students()
         assert not list(folder.iterdir())
+        left = [path for path in hostile.scratch.rglob("*") if path.is_file() and path.name != "call.json"]
+        assert sum(path.stat().st_size for path in left) <= MB + 10_000
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)  # pytest cannot remove deep folders
 
@@ -196,7 +207,7 @@ def test_a_sandbox_that_ends_by_itself_is_no_fault_of_the_student(hostile, monke
     code = "import json, os, sys; os.write(json.loads(sys.argv[5])['status'], b'started\\n')"
     monkeypatch.setattr(bubblewrap, "isolated", lambda command, *_: [sys.executable, "-c", code, *command])
     with pytest.raises(processes.GraderFailure, match="the program did not start: bubblewrap ended at once"):
-        hostile.call(FILE, "exits")
+        hostile.call(FILE, "reach")
 
 
 def test_shared_memory_is_small(hostile):
@@ -214,27 +225,26 @@ def test_killing_everything_kills_nothing_of_ours(hostile):
 
 def test_a_daemon_ends_with_its_sandbox(hostile, tmp_path):
     hostile.call(FILE, "daemon", note=str(tmp_path / "daemon"))
-    assert not [
-        one for one in psutil.process_iter(["cmdline"]) if str(tmp_path / "daemon") in (one.info["cmdline"] or [])
-    ]
+    assert not processes_with(str(tmp_path / "daemon"))
 
 
 def test_a_sandbox_ends_with_a_grader_that_is_killed(tmp_path):
     """Even by SIGKILL, when nobody is left to end what it started."""
     code = (
-        "import sys; from pathlib import Path; from course.isolation import sandbox; from course.harness.submission import Submission\n"
-        "sandbox.mode = 'process'\n"
-        f"Submission(Path({str(ROOT / 'verify' / 'hostile')!r}), Path(sys.argv[1])).call('functions.py', 'endless_loop')\n"
+        "import sys; from pathlib import Path; from course.isolation import sandbox\n"
+        "from course.harness.submission import Submission; sandbox.mode = 'process'\n"
+        "Submission(Path(sys.argv[1]), Path(sys.argv[2])).call('endless.py', 'f')\n"
     )
-    grader = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
-    below: list[psutil.Process] = []
-    while not any("course.harness.worker" in words_of(one) for one in below):
+    folder = hand_in(tmp_path / "in", "def f():\n  while True: pass", "endless.py")
+    grader = psutil.Popen([sys.executable, "-c", code, folder, tmp_path], cwd=ROOT)
+    started: list[psutil.Process] = []
+    while not any("course.harness.worker" in words_of(one) for one in started):
         assert grader.poll() is None
         time.sleep(0.1)
-        below = psutil.Process(grader.pid).children(recursive=True)
+        started = grader.children(recursive=True)
     grader.kill()
     grader.wait()
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -246,13 +256,16 @@ def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
     secret = hostile.new_folder("call") / "result.json"
     secret.write_text("what another call returned")
     (tmp_path / "results.json").write_text("{}")
-    names = ["tests", "solutions", "locustfiles", "exercises", ".git", ".pytest_cache", "README.md"]
-    hidden = [*(ROOT / name for name in names), tmp_path / "results.json", secret, Path("/etc/shadow"), Path("/var")]
-    fixed = [Path(sys.prefix), ROOT / "course", ROOT / "serving" / "model.py", hostile.folder, CAT, Path("/usr")]
-    # In a file: a path among the arguments would be shown to it.
-    (hostile.folder / "paths.json").write_text(json.dumps([str(path) for path in [*hidden, *fixed]]))
+    shown = [ROOT / "serving" / "model.py", CAT, Path("/usr")]
+    paths_json(hostile.folder, [ROOT / ".pytest_cache", tmp_path / "results.json", secret, Path.home() / ".ssh"], shown)
     got = hostile.call(FILE, "reach")
-    assert got == {"seen": [str(path) for path in fixed], "changeable": [], "root": False}
+    assert {name: got[name] for name in REACH} == REACH
+
+
+def test_nothing_is_left_for_the_next_submission(hostile):
+    """In temporary folders, in shared memory, at home, in the project."""
+    assert hostile.call(FILE, "notes") == [[], 4]
+    assert hostile.call(FILE, "notes") == [[], 4]
 
 
 def test_a_project_without_models_has_a_sandbox(hostile, monkeypatch):
@@ -266,44 +279,53 @@ def test_what_a_test_gives_to_read_stays_as_it_is(hostile, tmp_path):
     """Tests work out what they expect from the model that they gave, after the student's code has seen it."""
     model = small_model(tmp_path / "model.onnx")
     output = tmp_path / "output.onnx"  # for which the folder must be writable
-    (hostile.folder / "mine.py").write_text(
-        "import os\ndef f(model, output):\n    output.write_text('x')\n    tried = []\n"
-        "    for change in (lambda: model.write_text('y'), model.unlink, lambda: os.replace(output, model)):\n"
-        "        try:\n            change()\n        except OSError:\n            tried.append('refused')\n    return tried\n"
-    )
     before = model.read_bytes()
-    assert hostile.call("mine.py", "f", model=model, output=output) == ["refused"] * 3
+    assert hostile.call(FILE, "change", model=model, output=output) == [False] * 4
     assert model.read_bytes() == before
-    assert output.read_text() == "x"
+    assert output.read_text() == "its own"
 
 
 # ------------------------------------------------------------------------------ what comes back
 
 
-@pytest.mark.parametrize(
-    ("function", "sentence"),
-    [
-        ("pickle_bomb", "returned a Bomb; expected arrays, numbers, text"),
-        ("pickle_bomb_in_an_array", "raised ValueError: Object arrays cannot be saved"),
-        ("forged_depth", "its result cannot be read: lists in lists without end"),
-        ("forged_shape", "its result cannot be read: mmap length is greater than file size"),
-        ("forged_size", "its result cannot be read: it is larger than the 8 MB that a function may return"),
-        ("forged_lists", "its result cannot be read: it is larger than the 8 MB that a function may return"),
-        ("forged_many", "its result cannot be read: it is larger than the 64 MB that a function may return"),
-        ("forged_nothing", "its result cannot be read: its array has elements without a size"),
-        ("forged_error", "its result cannot be read: an error that the worker did not write"),
-        ("forged_pipe", "ended the program .* instead of returning"),
-    ],
-)
-def test_a_forged_result_is_refused(hostile, function, sentence):
-    with pytest.raises(Failed, match=sentence):
-        hostile.call(FILE, function)
+def npy(kind: str, shape: str) -> bytes:
+    """The head of a .npy file that promises elements, and has none."""
+    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00\x76\x00" + head.encode().ljust(117) + b"\n"
 
 
-def test_a_link_does_not_make_the_grader_read_for_the_student(hostile, tmp_path):
+ARRAY = b'{"array": "result.npy"}'
+MANY = b'{"list": [%s]}' % b",".join([ARRAY] * 20)
+SHORT = b'{"value": [' + b"[]," * 3 * MB + b"[]]}"  # each list takes 3 bytes here, and 64 where it is read
+FORGED = {  # result.json and result.npy, which the student's code writes in the worker's stead, and the sentence
+    "depth": (b'{"list": [' * 100_000, b"", "lists in lists without end"),
+    "shape": (ARRAY, npy("<f8", "(1000000, 1000000)"), "mmap length is greater than file size"),
+    "size": (b"1" * 9 * MB, b"", "it is larger than the 8 MB that a function may return"),
+    "lists": (SHORT, b"", "it is larger than the 8 MB that a function may return"),
+    "many": (
+        MANY,
+        npy("|u1", f"({4 * MB},)") + bytes(4 * MB),
+        "it is larger than the 64 MB that a function may return",
+    ),
+    "nothing": (ARRAY, npy("<U0", "(1000000,)"), "its array has elements without a size"),
+    "error": (b'{"kind": 1}', b"", "an error that the worker did not write"),
+    "link": (ARRAY, None, ".*No such file"),  # what the grader may read, the student would like to answer
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_result_is_refused(hostile, tmp_path, kind):
     np.save(tmp_path / "expected.npy", np.arange(3))
-    with pytest.raises(Failed, match=r"its result cannot be read: .*No such file"):
-        hostile.call(FILE, "forged_link", secret=str(tmp_path / "expected.npy"))
+    (folder := tmp_path / "forged").mkdir()
+    json, array, sentence = FORGED[kind]
+    (folder / ("error.json" if kind == "error" else "result.json")).write_bytes(json)
+    if array is None:
+        (folder / "result.npy").symlink_to(tmp_path / "expected.npy")
+    else:
+        (folder / "result.npy").write_bytes(array)
+    code = "shutil.copytree(folder, sys.argv[1], symlinks=True, dirs_exist_ok=True); os._exit(0)"
+    with pytest.raises(Failed, match=f"its result cannot be read: {sentence}"):
+        hostile.call(written_by(code, hostile), "f", folder=folder)
 
 
 BOMBS = {
@@ -340,22 +362,16 @@ def bomb(kind: str, path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "sentence"),
-    [
-        ("nodes", "bomb.onnx, which the submission wrote, cannot be read. .*2,000,000 nodes"),
-        ("memory", "bomb.onnx, which the submission wrote, cannot be read"),
-        ("time", r"bomb.onnx, which the submission wrote, cannot be read. .*had not ended after 3 s"),
-        ("outside", "bomb.onnx, which the submission wrote, cannot be read"),
-    ],
+    [("nodes", ".*2,000,000 nodes"), ("memory", ""), ("time", ".*had not ended after 3 s"), ("outside", "")],
 )
 def test_an_onnx_file_is_opened_out_of_harms_way(tmp_path, monkeypatch, kind, sentence):
     if kind == "time":
         monkeypatch.setattr(model_files, "PATIENCE", 3)  # the others have to be opened first, however busy we are
     (tmp_path / "models").mkdir()
     (tmp_path / "secret").write_bytes(b"0123456789abcdef" * 4)
-    with pytest.raises(Failed, match=f"(?s){sentence}"):
-        model_files.open_session(bomb(kind, tmp_path / "models" / "bomb.onnx")).run(
-            None, {"input": np.zeros(1, np.float32)}
-        )
+    path = bomb(kind, tmp_path / "models" / "bomb.onnx")
+    with pytest.raises(Failed, match=f"(?s)bomb.onnx, which the submission wrote, cannot be read.*{sentence}"):
+        model_files.open_session(path).run(None, {"input": np.zeros(1, np.float32)})
 
 
 def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
@@ -376,36 +392,32 @@ def test_an_honest_onnx_file_answers_as_it_does_without_a_sandbox(tmp_path):
 
 @pytest.mark.parametrize("kind", ["never_ready", "elsewhere", "drip", "drip_head"])
 def test_a_server_that_is_never_ready_is_one_sentence(hostile, kind):
-    with (
-        pytest.raises(Failed, match=r"`uvicorn servers:app` was not ready after 3 s"),
-        hostile.serve_app("servers.py", env={"HOSTILE": kind}, deadline=3),
-    ):
+    server = hostile.serve_app("servers.py", env={"HOSTILE": kind}, deadline=3)
+    with pytest.raises(Failed, match=r"`uvicorn servers:app` was not ready after 3 s"), server:
         pass
     assert not of_students()
 
 
-def test_a_server_deaf_to_signals_ends_with_its_daemons(hostile):
-    endless = pytest.raises(Failed, match="the answer is longer than 32 MB")
-    with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server, endless:
-        server.request("GET", "/endless")
+def test_no_client_of_the_tests_waits_or_reads_without_end(hostile):
+    """Whichever of them, alone or under load; and a server deaf to signals ends with its daemons."""
+    with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server:
+        for path, words in (("/endless", "longer than 32 MB"), ("/drip", "had not ended after 3 s")):
+            tracemalloc.start()
+            begun = time.monotonic()
+            with pytest.raises(httpx.TransportError, match=words):
+                http.get(server.url + path, timeout=3)
+            with http.Client(timeout=3) as client:
+                assert words in load.ask(client, server, path).text
+                assert load.ask(client, server, path).status == 0, "no request follows"
+            assert time.monotonic() - begun < 20
+            assert tracemalloc.get_traced_memory()[1] < 100 * MB
+            tracemalloc.stop()
+        with pytest.raises(Failed, match=r"GET /endless got no answer: .*longer than 32 MB"):
+            server.request("GET", "/endless")
+        answers = load.at_once(server, "/endless", [b""] * 20, users=10)
+        assert all(answer.status == 0 and "longer than 2 MB" in answer.text for answer in answers)
     assert server.process.returncode == -signal.SIGKILL
     assert not of_students()
-
-
-@pytest.mark.parametrize(("path", "words"), [("/endless", "longer than 32 MB"), ("/drip", "had not ended after 3 s")])
-def test_no_client_of_the_tests_waits_or_reads_without_end(hostile, path, words):
-    """Whichever of them: alone or under load."""
-    with hostile.serve_app("servers.py", env={"HOSTILE": "deaf"}) as server:
-        tracemalloc.start()
-        begun = time.monotonic()
-        with pytest.raises(httpx.TransportError, match=words):
-            http.get(server.url + path, timeout=3)
-        with http.Client(timeout=3) as client:
-            assert words in load.ask(client, server, path).text
-            assert load.ask(client, server, path).status == 0, "no request follows"
-        assert time.monotonic() - begun < 20
-        assert tracemalloc.get_traced_memory()[1] < 250 * MB
-        tracemalloc.stop()
 
 
 def test_no_test_reads_a_file_without_end(tmp_path):
@@ -475,78 +487,104 @@ class ImageClassifierService:
 '''
 
 
+def pytest_says(folder: Path, *tests: str, within: Sequence[str] = ()) -> str:
+    """What pytest says of a submission that fails, tested as the grader does it."""
+    command = [*within, sys.executable, "-m", "pytest", "-q", "--submission", str(folder), "--isolation", "process"]
+    done = run(*bubblewrap.without_network([*command, *(f"tests/{test}" for test in tests)]), timeout=200)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-1000:]
+    return done.stdout
+
+
 def test_a_hostile_submission_loses_its_own_points(tmp_path):
     """With conftest.py and sitecustomize.py and numpy.py beside it, results of its own, a network to reach, and
     constants for answers; its one right function keeps its point."""
-    folder = tmp_path / "written"
-    folder.mkdir()
-    (folder / "ex04_inference.py").write_text(FUNCTIONS)
-    (folder / "ex10_service.py").write_text(SERVICE)
-    for name in ("conftest", "sitecustomize", "usercustomize", "pytest", "onnx", "course"):
-        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the submission')")
+    names = ("conftest", "sitecustomize", "usercustomize", "pytest", "onnx", "course")
+    folder = hand_in(
+        tmp_path / "written",
+        FUNCTIONS,
+        "ex04_inference.py",
+        ex10_service=SERVICE,
+        **{name: f"raise SystemExit('{name}.py of the submission')" for name in names},
+    )
     (folder / "evil.pth").write_text("import os; os._exit(0)")
     known = ort.InferenceSession(models_for_tests.ready() / "resnet18.onnx").run(None, {"input": tensor(CAT)})[0]
     np.save(folder / "known.npy", known)
+    tests = ["test_ex04_inference.py::test_finds_the_names_of_input_and_output"]
+    tests += ["test_ex04_inference.py::test_softmax_survives_large_logits"]
+    tests += ["test_ex04_inference.py::test_preprocesses_as_torchvision_does"]
+    tests += ["test_ex10_service.py::test_predict_answers_the_models_logits"]
+    copy = tmp_path / "copy"
     came = []
     with socket.create_server(("0.0.0.0", 0)) as listener:
         port = listener.getsockname()[1]
-        own = {
-            address.address
-            for addresses in psutil.net_if_addrs().values()
-            for address in addresses
-            if address.family == socket.AF_INET
-        }
+        own = {one.address for ones in psutil.net_if_addrs().values() for one in ones if one.family == socket.AF_INET}
         (folder / "addresses.json").write_text(json.dumps([[address, port] for address in sorted(own)]))
         threading.Thread(target=lambda: came.append(listener.accept()), daemon=True).start()
-        copy_submission(folder, tmp_path / "copy")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--submission",
-            str(tmp_path / "copy"),
-            "--isolation",
-            "process",
-            "-q",
-        ]
-        command += ["tests/test_ex04_inference.py::test_finds_the_names_of_input_and_output"]
-        command += ["tests/test_ex04_inference.py::test_softmax_survives_large_logits"]
-        command += ["tests/test_ex04_inference.py::test_preprocesses_as_torchvision_does"]
-        command += ["tests/test_ex10_service.py::test_predict_answers_the_models_logits"]
-        before = {path: path.stat().st_mtime_ns for path in (ROOT, ROOT / "tests", ROOT / "course", tmp_path / "copy")}
-        env = {**os.environ, "PYTEST_ADDOPTS": ""}
-        run = subprocess.run(
-            bubblewrap.without_network(command),
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-    assert run.returncode == 1, run.stdout[-3000:] + run.stderr[-1000:]
-    assert "ex04_inference           1 of 4" in run.stdout, run.stdout[-3000:]
-    assert "ex10_service             0 of 1.5" in run.stdout, run.stdout[-3000:]
-    assert "expected  the model's logits" in run.stdout
-    assert "softmax(logits=an array of shape (2, 3)" in run.stdout
-    assert "ended the program (exit code 0) instead of returning" in run.stdout
+        copy_submission(folder, copy)
+        before = {path: path.stat().st_mtime_ns for path in (ROOT, ROOT / "tests", ROOT / "course", copy)}
+        said = pytest_says(copy, *tests)
+    for words in (
+        "3 failed, 1 passed",
+        "ex10_service             0 of",
+        "expected  the model's logits",
+        "softmax(logits=an array of shape (2, 3)",
+        "ended the program (exit code 0) instead of returning",
+        "bubblewrap: tests, solutions and other submissions do not exist",
+    ):
+        assert words in said, said[-3000:]
     assert not came, "it reached a network"
     assert {path: path.stat().st_mtime_ns for path in before} == before, "something was written beside the tests"
-    assert "bubblewrap: tests, solutions and other submissions do not exist" in run.stdout
+
+
+ENDLESS = {  # a file, what it does without end, and the test that reads it
+    "ex03_visualize.py": (
+        """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        while True:
+            self.wfile.write(bytes(2**20))
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(2 * f"http://localhost:{server.server_port} ", flush=True)
+server.serve_forever()
+""",
+        "test_shows_two_models_side_by_side_until_it_is_stopped",
+        "the answer is longer than 32 MB",
+    ),
+    "ex05_benchmark.py": (
+        """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[-1])
+folder.mkdir(parents=True)
+with (folder / "measurements.json").open("wb") as file:
+    file.truncate(2**30)
+print("over eager")
+""",
+        "test_the_report_says_what_was_measured_and_how",
+        "measurements.json, which the submission wrote, is longer than 32 MB",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", ENDLESS)
+def test_what_a_submission_serves_or_writes_without_end_costs_its_own_points(tmp_path, file):
+    """pytest may have 600 MB here: it does not even try to read more."""
+    models_for_tests.ready()
+    program, test, sentence = ENDLESS[file]
+    folder = hand_in(tmp_path / "written", program, file)
+    within = ["sh", "-c", 'ulimit -d 600000 && exec "$@"', "sh"]
+    assert sentence in pytest_says(folder, f"test_{file}::{test}", within=within)
 
 
 # ------------------------------------------------------------------------------ copies of submissions
 
 
 def test_a_copy_holds_files_alone(tmp_path):
-    secret = tmp_path / "secret.py"
-    secret.write_text("the solution")
-    folder = tmp_path / "submission"
-    (folder / "dockerfiles").mkdir(parents=True)
-    (folder / ".git").mkdir()
-    (folder / "ex04_inference.py").write_text("mine")
-    (folder / "dockerfiles" / "ex08.Dockerfile").write_text("FROM scratch")
-    (folder / "ex10_service.py").symlink_to(secret)
+    folder = hand_in(tmp_path / "submission", "FROM scratch", "dockerfiles/ex08.Dockerfile", ex04_inference="mine")
+    hand_in(folder, "", ".git/config")
+    (folder / "ex10_service.py").symlink_to(hand_in(tmp_path, "the solution", "secret.py") / "secret.py")
     (folder / "linked").symlink_to(tmp_path)
     os.mkfifo(folder / "ex12_gpu.py")
     said = copy_submission(folder, tmp_path / "copy")
@@ -560,12 +598,9 @@ def test_a_copy_holds_files_alone(tmp_path):
 
 
 def test_too_large_a_submission_is_one_sentence(tmp_path):
-    folder = tmp_path / "submission"
-    folder.mkdir()
-    with (folder / "model.onnx").open("wb") as file:
-        file.truncate(60 * MB)
+    folder = hand_in(tmp_path / "submission")
+    os.truncate(folder / "ex07_providers.py", 60 * MB)
     with pytest.raises(Problem, match="holds more than 50 MB"):
         copy_submission(folder, tmp_path / "copy")
-    shutil.rmtree(folder)
     with pytest.raises(Problem, match="There is no folder"):
-        copy_submission(folder, tmp_path / "other")
+        copy_submission(tmp_path / "nowhere", tmp_path / "other")

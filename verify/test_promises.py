@@ -12,6 +12,7 @@ from answer_files import answers
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from course import ROOT
+from course.base.manifest import exercises
 
 PROMISES = Path(__file__).parent / "promises"
 
@@ -71,6 +72,11 @@ def test_each_promise_is_made_and_held(path: Path):
     faults = faults_in(path.read_text())
     if faults:
         pytest.fail("\n".join([f"verify/promises/{path.name}:", *faults]), pytrace=False)
+
+
+def test_every_exercise_has_its_promises():
+    missing = [exercise.number for exercise in exercises() if not (PROMISES / f"ex{exercise.number}.toml").is_file()]
+    assert not missing, f"verify/promises/exNN.toml is missing for {missing}: list what their pages promise"
 
 
 # ------------------------------------------------------------------------------ the check itself

@@ -29,6 +29,14 @@ class Load(BaseModel):
     session_alone: bool = False  # also measure what batching gains a session without a server
 
 
+PARTS = {  # by the number of their first exercise
+    "01": "I. A model as a file",
+    "09": "II. A model as a service",
+    "17": "III. Containers and the cloud",
+    "19": "IV. Going further",
+}
+
+
 class Exercise(BaseModel):
     """One entry of course.toml."""
 
@@ -37,9 +45,12 @@ class Exercise(BaseModel):
     number: str  # two digits
     name: str
     title: str
-    part: str
     points: int
-    optional: bool = False
+    optional: bool = False  # its points come on top
+    minutes: int  # about how long it takes
+    level: Literal["easy", "medium", "hard"]
+    core: bool = False  # on the shortest way through the course
+    needs: list[str] = []  # the exercises that it leans on
     files: list[str]  # the same names in exercises/ and, solved, where solution() says
     goal: str  # one sentence
     run: str  # the command to try it with
@@ -50,6 +61,11 @@ class Exercise(BaseModel):
     not_by_hand: str = ""  # why only BentoML makes an image of it
     load: Load | None = None
     hints: list[str]
+
+    @property
+    def part(self) -> str:
+        """The part of the course that it is in."""
+        return next(title for first, title in reversed(PARTS.items()) if self.number >= first)
 
     @property
     def stem(self) -> str:

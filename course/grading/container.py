@@ -6,15 +6,12 @@ also has the submission, the tests and a folder for the results. In there studen
 without a container: the tests do not exist for it. docs/instructors.md says what the container adds.
 """
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 
 from course import ROOT
@@ -36,6 +33,7 @@ SYSTEM_CALLS = ROOT / "course" / "grading" / "seccomp.json"
 MEMORY = LIMITS.memory + LIMITS.disk + 2 * GB  # the student's programs; files, which are in memory; pytest
 ROOM = LIMITS.disk + GB  # for files
 THREADS = LIMITS.processes + 300 + 200 * (os.cpu_count() or 1)  # student code is limited in there, to fewer
+EMPTY = "course/nothing:empty"
 # The first process of a container has to reap those whose parents have died; a shell that waits does.
 FIRST = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 INSTEAD = "Grade with ISOLATION=process, or on a Linux machine that has an engine of its own."
@@ -84,42 +82,33 @@ def contained(
     run += [f"--security-opt={option}" for option in (*SECURITY, f"seccomp={SYSTEM_CALLS}")]
     run += ["--memory", str(MEMORY), "--memory-swap", str(MEMORY), "--pids-limit", str(THREADS), "--ulimit", "core=0"]
     run += ["--tmpfs", f"/tmp:size={256 * MB},mode=1777"]
-    run += ["--tmpfs", f"{work}:exec,size={ROOM},mode=0711", *_mount(work / "results", writable=True)]
-    tops = {top for top in TOPS if not top.is_symlink()}  # image() has the links
-    for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *tops, *read, *([models] if models else [])}:
-        # Docker has its own /etc/hosts and /sys.
+    run += ["--tmpfs", f"{work}:exec,size={ROOM},mode=0711", *_mount(work / "results", work / "results", writable=True)]
+    for path in {*lent(), ROOT / "pyproject.toml", *SYSTEM, *TOPS, *read, *([models] if models else [])}:
+        # Docker has its own /etc/hosts and /sys. Where /bin is a link to /usr/bin, it becomes a folder.
         if path.exists() and path != Path("/etc/hosts") and not path.is_relative_to("/sys"):
-            run += _mount(path)
+            run += _mount(path.resolve() if path in TOPS else path, path)
     variables = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     variables |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # as outside
     if models:
         variables["COURSE_TEST_MODELS"] = str(models)
     run += [f"--env={variable}={value}" for variable, value in variables.items()]
-    return name, [*run, "--workdir", str(cwd), image(), *FIRST, *command]
+    return name, [*run, "--workdir", str(cwd), _image(), *FIRST, *command]
 
 
-def _mount(path: Path, *, writable: bool = False) -> list[str]:
+def _mount(source: Path, target: Path, *, writable: bool = False) -> list[str]:
     """Options that show a file or folder of the machine in a container."""
-    words = ["type=bind", f"src={path}", f"dst={path}", *([] if writable else ["readonly"])]
+    words = ["type=bind", f"src={source}", f"dst={target}", *([] if writable else ["readonly"])]
     return ["--mount", ",".join('"' + word.replace('"', '""') + '"' for word in words)]  # read as a line of CSV
 
 
-def image() -> str:
-    """The name of the empty image, made where it is missing. Where /bin is a link to usr/bin, it has that link."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        for top in TOPS:
-            if top.is_symlink():
-                link = tarfile.TarInfo(top.name)
-                link.type, link.linkname = tarfile.SYMTYPE, os.readlink(top)
-                archive.addfile(link)
-    tag = f"course/nothing:{sha256(content.getvalue()).hexdigest()[:12]}"
-    if not docker.exists(tag):
-        made = subprocess.run(["docker", "import", "-", tag], input=content.getvalue(), capture_output=True, timeout=60)
+def _image() -> str:
+    """The name of the empty image, made where it is missing."""
+    if not docker.exists(EMPTY):
+        made = subprocess.run(["docker", "import", "-", EMPTY], input=bytes(1024), capture_output=True, timeout=60)
         if made.returncode:
             raise Problem(f"`docker import` failed: {made.stderr.decode(errors='replace').strip()}")
-    return tag
+    return EMPTY
 
 
 def remove(*names: str) -> None:

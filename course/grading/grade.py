@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,8 +75,9 @@ def _temporary_folder(output: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        remove(work)
-        note.unlink()
+        with suppress(OSError):
+            remove(work)
+            note.unlink()
 
 
 def _grade(plan: Plan, work: Path, console: Console) -> list[SubmissionResult]:

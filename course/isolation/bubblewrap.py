@@ -58,11 +58,8 @@ def isolated(command: list[str], cwd: Path, own: Own, folders: Folders) -> list[
     """
     words = [bwrap(), "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
     words += ["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-    for folder in TOPS:
-        if folder.is_symlink():
-            words += ["--symlink", os.readlink(folder), str(folder)]
-        elif folder.exists():
-            words += ["--ro-bind", str(folder), str(folder)]
+    for folder in TOPS:  # where /bin is a link to /usr/bin, it becomes a folder
+        words += ["--ro-bind-try", str(folder.resolve()), str(folder)]
     words += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(256 * MB), "--tmpfs", "/dev/shm"]
     for device in Path("/dev").glob("nvidia*"):
         words += ["--dev-bind-try", str(device), str(device)]

@@ -75,7 +75,7 @@ def copy_submission(folder: Path, into: Path, most: int = 50 * MB, files: int = 
                 continue
             size, count = size + path.stat().st_size, count + 1
             if size > most or count > files:
-                most_of_it = f"{most // MB} MB or {files} files"
-                raise Problem(f"{folder} holds more than {most_of_it}; submissions are source files.")
+                bound = f"{most // MB} MB or {files} files"
+                raise Problem(f"{folder} holds more than {bound}; submissions are source files.")
             shutil.copyfile(path, into / within, follow_symlinks=False)
     return left_out

@@ -173,13 +173,15 @@ class Confined:
             raise GraderFailure(str(error)) from error
         finally:
             os.close(status)
+        self.pid = self._popen.pid
+        self._first = psutil.Process(self.pid)  # before it can have ended and be forgotten
         threading.Thread(target=self._listen, args=(ours,), daemon=True).start()
         try:
             self._find_program()
-        except (GraderFailure, IndexError, psutil.Error) as error:
+        except GraderFailure:
             self._popen.kill()  # the sandbox stays until we end it
             self._popen.wait()
-            raise error if isinstance(error, GraderFailure) else GraderFailure("bubblewrap ended at once") from error
+            raise
 
     def _listen(self, status: int) -> None:
         """Note what confine.py says; without a sandbox, it says nothing where all is well."""
@@ -203,11 +205,12 @@ class Confined:
             raise GraderFailure("bubblewrap did not start the sandbox")
         if self._failure:
             raise GraderFailure(self._failure)
-        self._first = psutil.Process(self._popen.pid)
-        self.pid = self._popen.pid
         if self._sandboxed:
-            self._first = self._first.children()[0]
-            self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
+            try:
+                self._first = self._first.children()[0]
+                self.pid = min(self._first.children(), key=psutil.Process.create_time, default=self._first).pid
+            except (IndexError, psutil.Error) as error:
+                raise GraderFailure("bubblewrap ended at once") from error
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal, or None while it runs."""

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,26 +22,8 @@ from course.base.manifest import Exercise, solution
 from course.base.processes import running, used
 from course.grading.results import ExerciseResult, points
 
-# What stands at the top of every file of a hostile submission. Each harms nothing but itself, sandbox or not.
-HOSTILE = {
-    "endless loop": "while True:\n    pass\n",
-    "exit with success": "import os\nos._exit(0)\n",
-    "forged results": (
-        "import glob, json, os\n"
-        "for folder in {'.', *sys.argv[1:], *glob.glob('../*'), *glob.glob('../../*')}:\n"
-        "    if os.path.isdir(folder) and os.access(folder, os.W_OK):\n"
-        "        open(f'{folder}/results.json', 'w').write(json.dumps({'tests': {}, 'exit': 0}))\n"
-        "os._exit(0)\n"
-    ),
-    "a flood of output": "for _ in range(20_000):\n    print('x' * 1000)\nraise SystemExit(0)\n",
-    "deaf children": (
-        "import signal, subprocess\n"
-        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)'\n"
-        "for _ in range(3):\n"
-        "    subprocess.Popen([sys.executable, '-c', deaf], start_new_session=True)\n"
-        "raise SystemExit(0)\n"
-    ),
-}
+# What stands at the top of every file of a hostile submission, by its kind.
+HOSTILE: dict[str, str] = tomllib.loads(Path(__file__).with_name("hostile.toml").read_text())
 
 
 def benchmark(

@@ -1,6 +1,7 @@
 """The table of exercises, in Markdown, as README.md and the course page show it."""
 
 import re
+from itertools import groupby
 
 from course.base import manifest
 
@@ -8,11 +9,22 @@ BEGIN, END = "<!-- exercises: made by `make manifest` from course.toml -->", "<!
 
 
 def table(link: str) -> str:
-    """All exercises as a Markdown table; link: what comes before the name of an exercise's page, such as "docs/"."""
-    lines = ["| no. | exercise | what you do | points |", "| --- | --- | --- | --- |"]
-    for one in manifest.exercises():
-        points = f"{one.points} extra" if one.optional else one.points
-        lines.append(f"| {one.number} | [{one.title}]({link}{one.stem}.md) | {one.goal} | {points} |")
+    """All exercises in Markdown, a table for each part, the core path in bold; link: what comes before a page's name."""
+    lines = []
+    for part, found in groupby(manifest.exercises(), lambda one: one.part):
+        lines += ["", f"**{part}**", ""] if lines else [f"**{part}**", ""]
+        lines += ["| no. | exercise | what you do | after | time | level | points |", "| --- " * 7 + "|"]
+        for one in found:
+            title = f"[{one.title}]({link}{one.stem}.md)"
+            points = f"{one.points} extra" if one.optional else one.points
+            cells = (
+                f"**{title}**" if one.core else title,
+                one.goal,
+                ", ".join(one.needs),
+                f"{one.minutes} min",
+                one.level,
+            )
+            lines.append(f"| {one.number} | {' | '.join(cells)} | {points} |")
     return "\n".join(lines)
 
 

@@ -55,10 +55,13 @@ def _fill(kind: str, words: str) -> str:
 def _card(exercise: manifest.Exercise) -> str:
     files = ", ".join(f"`exercises/{file}`" for file in exercise.files)
     solutions = ", ".join(f"`{manifest.solution(file).relative_to(ROOT)}`" for file in exercise.files)
+    core = ", on the core path" if exercise.core else ""
+    needs = ", ".join(f"[{one}]({manifest.find(one).stem}.md)" for one in exercise.needs) or "nothing: begin here"
     return (
-        f'!!! abstract "{exercise.points} points"\n'
+        f'!!! abstract "{exercise.points} points, about {exercise.minutes} minutes, {exercise.level}{core}"\n'
         f"    {exercise.goal}\n\n"
         f"    | | |\n    | --- | --- |\n"
+        f"    | After | {needs} |\n"
         f"    | Fill in | {files} |\n"
         f"    | Try it | `{exercise.run}` |\n"
         f"    | Check it | `make check EX={exercise.number}` |\n"

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
-from rich.table import Column, Table
+from rich.table import Table
 from typer import Argument, Option
 
 from course import ROOT, STARTED
@@ -33,14 +33,16 @@ Number = Annotated[
 
 def list_exercises() -> None:
     """List all exercises."""
-    table = Table(*(Column(name, overflow="fold") for name in ("no.", "exercise", "points", "what to fill in")))
+    table = Table("no.", "exercise", "time", "level", "points")
     for part, exercises in groupby(manifest.exercises(), key=lambda one: one.part):
         table.add_section()
         table.add_row("", f"[bold]{escape(part)}[/]")
         for one in exercises:
-            files = "\n".join(f"exercises/{file}" for file in one.files)
-            table.add_row(one.number, one.title, f"{one.points}{' extra' if one.optional else ''}", files)
+            title = f"[bold]{escape(one.title)}[/]" if one.core else escape(one.title)
+            points = f"{one.points}{' extra' if one.optional else ''}"
+            table.add_row(one.number, title, f"{one.minutes} min", one.level, points)
     console.print(table)
+    console.print("In bold: the core path.")
     console.print("Next: make help EX=01 shows what an exercise asks for, make check EX=01 checks your work.")
 
 

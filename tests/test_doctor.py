@@ -17,9 +17,7 @@ CHECKS = ["Python", "Environment", "Packages", "Disk", "Home", "Sockets", "Port"
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    copy = Copy(tmp_path)
-    (tmp_path / "models" / "resnet18.onnx").unlink()
-    return copy
+    return Copy(tmp_path)
 
 
 def doctor(copy: Copy, *words: str, well: bool = True) -> dict[str, str]:

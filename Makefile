@@ -134,7 +134,8 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   EX                 the number of an exercise; check, grade and gradescope take several: EX="04 07"
 #:   PORT               the port of the service (3000)
 #:   IMAGE              image files for client (data/cat.png data/coffee.png)
-#:   MODEL              another classifier of torchvision, for export, serve and loadtest (resnet18)
+#:   MODEL              another classifier, for export, serve and loadtest: efficientnet_lite0, or one of torchvision
+#:   WEIGHTS            of what is exported: imagenet (default), random, or a checkpoint file
 #:   SUBMISSION         a folder to use instead of solutions/, such as exercises; for grade also an archive
 #:   FORCE=1, DIFF=1    solution: before your own passes; only what differs from yours
 #:   BROWSER=0          netron prints the address and opens no browser
@@ -157,11 +158,8 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   CPU=1              setup installs PyTorch without CUDA: 5 GB less on Linux
 #:   BASE_IMAGE, PIP_INDEX_URL, TORCH_INDEX  mirrors, for images and setup
 
-serve client list docs hint progress solution export reset netron loadtest bento containerize run-container \
+serve client list docs check watch hint progress solution export reset netron loadtest bento containerize run-container \
   grade gradescope grade-benchmark figures crowd manifest: $(READY)
-	@$(COURSE) $@
-
-check watch: $(READY) $(RESNET18)
 	@$(COURSE) $@
 
 images compare-images: $(READY) $(PROGRAM)
@@ -182,7 +180,7 @@ $(READY): requirements.lock
 	@touch $@
 
 $(RESNET18): | $(READY)
-	@$(PY) solutions/ex01_export.py
+	@$(COURSE) export --model resnet18
 
 $(PROGRAM): $(RESNET18) | $(READY)
 	@$(PY) -m course.given.export_program $(RESNET18) $@

@@ -119,8 +119,8 @@ def compare(model: nn.Module, path: Path) -> dict[int, float]:
 
 def main(
     exporter: Annotated[Literal[*EXPORTERS], Option(help="Which of the three exporters.")] = "dynamo",
-    architecture: Annotated[str, Option(help="Any of torchvision's classifiers.")] = "resnet18",
-    weights: Annotated[str, Option(help="auto, imagenet, random, or a checkpoint file.")] = "auto",
+    architecture: Annotated[str, Option(help="Of torchvision, or efficientnet_lite0.")] = "resnet18",
+    weights: Annotated[str, Option(help="imagenet, random, or a checkpoint file.")] = "imagenet",
     seed: Annotated[int, Option(help="Of random weights.")] = 0,
     external_data: Annotated[bool, Option("--external-data", help="Weights in a second file.")] = False,
     output: Annotated[Path | None, Option(help="The file to write.", show_default="models/ARCHITECTURE.onnx")] = None,

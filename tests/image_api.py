@@ -104,5 +104,6 @@ def test_refuses_a_body_over_the_limit(server, path, megabytes, announced):
 @pytest.mark.parametrize("path", ["/predict", "/classify"])
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "Multipart/Form-Data; boundary=x"])
 def test_refuses_forms(server, path, content_type):
+    image_service.assert_still_serves(server, "before that")
     response = server.request("POST", path, content=CAT.read_bytes(), headers={"content-type": content_type})
     assert_refused(server, f"POST {path} with the content type {content_type}", response, statuses=(400, 415))

@@ -178,11 +178,11 @@ def assert_does_not_start(submission: Submission, file: str, env: dict[str, str]
 
 def assert_ends_with(server: Server, command: str, env: dict[str, str], says: str, hint: str) -> None:
     """A server that is starting ends with one sentence instead."""
-    code, log = server.exit_code(40), server.log.read_text()
+    code, log, said = server.exit_code(40), server.log.read_text(), server.last_words()
     expect(
         code not in (None, 0) and says in log and "Traceback" not in log and len(log) < 1500,
         called=f"{command} with {env}",
-        got=f"{'it goes on' if code is None else f'exit code {code}'}: {log[-500:]}",
+        got=("it goes on without a model, or with a wrong setting." if code is None else f"exit code {code}.") + said,
         expected=f"a non-zero exit code within 40 s and one sentence with {says!r}",
         hint=hint,
     )

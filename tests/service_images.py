@@ -108,9 +108,12 @@ def assert_classifies(container: docker.Container, wanted: list[str], called: st
 
 
 def worker(container: docker.Container, service: str) -> int | None:
-    """The number, on this machine, of one worker process of a container's service."""
-    for line in docker.docker("top", container.name, "-o", "pid,args").splitlines():
-        pid, *words = line.split()
-        if "_bentoml_impl.worker.service" in words and words[words.index("--service-name") + 1] == service:
-            return int(pid)
-    return None
+    """The number, inside its container, of one worker process of a service."""
+    code = f"""
+import pathlib
+for line in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+    words = line.read_bytes().split(bytes(1))
+    if b'_bentoml_impl.worker.service' in words and b'{service}' in words:
+        print(line.parts[2])
+"""
+    return next(map(int, container.run("python", "-c", code).split()), None)

@@ -17,9 +17,7 @@ CHECKS = ["Python", "Environment", "Packages", "Disk", "Home", "Sockets", "Port"
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    copy = Copy(tmp_path)
-    (tmp_path / "models" / "resnet18.onnx").unlink()
-    return copy
+    return Copy(tmp_path)
 
 
 def doctor(copy: Copy, *words: str, well: bool = True) -> dict[str, str]:
@@ -107,17 +105,15 @@ def test_a_port_that_is_taken_is_no_fault(copy):
 
 @pytest.mark.parametrize(
     ("home", "found"),
-    [("~", "none: `bentoml serve` makes a folder called ~"), ("/nowhere", "/nowhere cannot be written")],
+    [("~", "none: `bentoml serve` makes a folder called ~"), ("/proc/nobody", "/proc/nobody cannot be written")],
     ids=["none", "missing"],
 )
 def test_without_a_home_folder_bentoml_needs_another(copy, home, found):
     """A HOME that is `~` is what Python finds for a user without HOME whom the machine does not know."""
     copy.env["HOME"] = home
-    code, lines = doctor(copy)
-    assert code == 0
-    assert lines["Home"] == f"note   Home         {found}  →  export BENTOML_HOME=/tmp/bentoml"
+    assert doctor(copy)["Home"] == f"note   Home         {found}  →  export BENTOML_HOME=/tmp/bentoml"
     copy.env["BENTOML_HOME"] = str(copy.folder / "bentoml")
-    assert doctor(copy)[1]["Home"].startswith("ok")
+    assert doctor(copy)["Home"].startswith("ok")
 
 
 @pytest.mark.parametrize(
@@ -130,9 +126,7 @@ def test_a_temporary_folder_too_long_for_sockets_is_noted(copy, length, found):
         long = Path(folder) / ("t" * (length - len(folder) - 1))
         long.mkdir()
         copy.env["TMPDIR"] = str(long)
-        code, lines = doctor(copy)
-    assert code == 0
-    assert lines["Sockets"].startswith(found)
+        assert doctor(copy)["Sockets"].startswith(found)
 
 
 def test_a_model_that_is_missing_or_broken(copy):

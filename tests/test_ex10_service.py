@@ -102,6 +102,7 @@ class BentoClient(bentoml.SyncHTTPClient):
 @pytest.mark.parametrize("path", ["/predict", "/classify"])
 def test_refuses_pickles(server, path):
     """To load a pickle is to run what its sender wrote."""
+    image_service.assert_still_serves(server, "before that")
     headers = {"content-type": "application/vnd.bentoml+pickle"}
     response = server.request("POST", path, content=CAT.read_bytes(), headers=headers)
     called, right = f"POST {path} with a pickle", response.status_code in (400, 415)
@@ -191,4 +192,5 @@ def test_client_goes_on_after_a_file_that_is_refused(submission, server, tmp_pat
 
 @pytest.mark.points(0.5)
 def test_ends_a_request_after_30_s(server):
+    image_service.assert_still_serves(server, "while another request does not end")
     server.unfinished.assert_ended()

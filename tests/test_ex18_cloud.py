@@ -13,15 +13,15 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import service_images as images
-from bad_input import CAT, COFFEE
+from bad_input import CAT, COFFEE, LARGE
+from once import once
 from service_images import CONFINED, DOCKERFILE, serving
-from under_load import Alone, requests_in_work, wait_until
+from under_load import SPEED, Alone, assert_all_served, photographs_a_second, requests_in_work, wait_until
 
 from course import ROOT
 from course.base import docker
@@ -29,7 +29,7 @@ from course.base.processes import free_port
 from course.harness.load import Crowd, tally
 from course.harness.server import Server
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, inconclusive
 from course.harness.written import read
 from course.isolation import sandbox
 
@@ -361,7 +361,7 @@ def project(models_dir, tmp_path_factory) -> Path:
 def image(project, tmp_path_factory, submission):
     """Build the image of a service once, with the course's own Dockerfile, and remove it at the end."""
 
-    @cache
+    @once
     def build(service: str) -> str:
         tag = images.tag_of(submission, service)
         remove.callback(docker.remove, tag)
@@ -379,7 +379,7 @@ def image(project, tmp_path_factory, submission):
 def instances(settings, image):
     """A container of each service, confined as on Cloud Run, with the CPU and memory of its settings, on port 8080."""
 
-    @cache
+    @once
     def instance(service: str) -> docker.Container:
         cpu, memory = settings[service].get("cpu"), size(settings[service].get("memory", ""))
         if not cpu or not memory:
@@ -460,13 +460,13 @@ def test_answers_80_users_within_its_memory(service, instances):
     alone = Alone(server)
     answers, state = Crowd(server, USERS).wait(), server.container.state()
     called = f"POST /classify by {USERS} users at once, settings({service!r})"
-    expect(
-        all(answer.status == 200 for answer in answers) and state["Running"] and not state["OOMKilled"],
-        called=called,
-        got=f"{tally(answers)}, running: {state['Running']}, killed for memory: {state['OOMKilled']}.{server.last_words(5)}",
-        expected="200 for all",
-        hint="memory: 225 to 245 MB for each process, of which there are one more than services",
+    got = (
+        f"{tally(answers)}, running: {state['Running']}, killed for memory: {state['OOMKilled']}.{server.last_words(5)}"
     )
+    hint = "memory: 225 to 245 MB for each process, of which there are one more than services"
+    right = state["Running"] and not state["OOMKilled"]
+    expect(right, called=called, got=got, expected="200 for all", hint=hint)
+    assert_all_served(server, answers, called, hint)
     alone.assert_same(answers, called)
 
 
@@ -477,7 +477,8 @@ def test_answers_what_it_accepted_when_cloud_run_ends_it(service, instances):
     """The last test of this container: SIGTERM while it works on requests."""
     container = instances(service)
     server = InContainer(container)
-    crowd, accepted = Crowd(server, 24), 0
+    alone = Alone(server, LARGE)
+    crowd, accepted = Crowd(server, 24, LARGE), 0
 
     def some_in_work() -> bool:
         nonlocal accepted
@@ -488,11 +489,16 @@ def test_answers_what_it_accepted_when_cloud_run_ends_it(service, instances):
     in_time = wait_until(some_in_work, seconds=30)
     docker.docker("kill", "--signal", signal.SIGTERM.name, container.name)
     code = container.wait(ENDS_WITHIN)
-    got = Counter(answer.status for answer in crowd.wait())
+    answers, called = crowd.wait(), f"24 POST /classify at once, and SIGTERM to {service} while some are in work"
+    got = Counter(answer.status for answer in answers)
+    right = in_time and code == 0 and got[200] >= accepted and set(got) <= {200, 0}
+    if not right and (speed := photographs_a_second()) < SPEED:
+        inconclusive(f"this machine decodes {speed:.0f} photographs a second; the test needs {SPEED}")
     expect(
-        in_time and code == 0 and got[200] >= accepted and set(got) <= {200, 0},
-        called=f"24 POST /classify at once, and SIGTERM to {service} while some are in work",
+        right,
+        called=called,
         got=f"exit code {code} (None: still there), {dict(got)}, accepted were {accepted}",
         expected=f"exit code 0 within {ENDS_WITHIN} s, and 200 for all {accepted} that were accepted",
         hint="no shell between Docker and the server; serving/container.py gives requests 9 s to end",
     )
+    alone.assert_same(answers, called)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from once import once
 from scripts import expect_one_sentence, expect_success
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
@@ -16,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from course.harness import model_files
 from course.harness.submission import Submission
-from course.harness.verdicts import expect
+from course.harness.verdicts import expect, fail
 
 FILE = "ex21_sklearn.py"
 AGREEMENT = 1e-5  # of a probability: float32 sums over 101 trees come to 2e-7, one vote more or less to 1e-2
@@ -36,18 +37,9 @@ def forest(trees: int) -> RandomForestClassifier:
 
 @pytest.fixture(scope="module")
 def exported(submission: Submission, tmp_path_factory: pytest.TempPathFactory):
-    """Export once, into a folder that is not there yet, and return the file and what the script printed."""
+    """Exports once, into a folder that is not there yet: the file, and what the script printed."""
     path = tmp_path_factory.mktemp("export") / "new" / "forest.onnx"
-    printed: list[str] = []
-
-    def once() -> tuple[Path, str]:
-        if not printed:
-            printed.append(export(submission, path))
-        if not path.is_file():
-            pytest.fail("the export failed; see the first test that needed it", pytrace=False)
-        return path, printed[0]
-
-    return once
+    return once(lambda: (path, export(submission, path)))
 
 
 def export(submission: Submission, path: Path) -> str:
@@ -55,6 +47,8 @@ def export(submission: Submission, path: Path) -> str:
     finished = submission.run(FILE, "--output", path)
     called, hint = f"python {FILE} --output new/forest.onnx", "run the same command yourself and read its first error"
     expect_success(finished, called=called, expected="and the file", hint=hint)
+    if not path.is_file():
+        fail(f"{called} writes no file.")
     return finished.output
 
 

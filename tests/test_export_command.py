@@ -26,19 +26,16 @@ IMAGENET = "mobilenet_v3_small-047dcff4.pth"  # what torchvision calls the file 
 
 
 WRONG = {  # arguments, and words of the sentence
-    "offline": (["--weights", "imagenet"], "The ImageNet weights could not be downloaded from https://"),
-    "no_such": (
-        ["--architecture", "resnet19"],
-        "torchvision has no classifier called 'resnet19'. Did you mean resnet18",
-    ),
+    "offline": ([], "The ImageNet weights of mobilenet_v3_small could not be downloaded from https://"),
+    "no_such": (["--architecture", "resnet19"], "There is no classifier called 'resnet19'. Did you mean resnet18"),
     "no_file": (["--weights", "nowhere.pth"], "nowhere.pth is none of these"),
     "no_checkpoint": (["--weights", __file__], "is not a checkpoint that torch.load can read"),
     "another": (["--architecture", "mobilenet_v3_large", "--weights", "{checkpoint}"], "do not fit mobilenet_v3_large"),
     "unwritable": (["--output", "/proc/models/x.onnx", "--weights", "random"], "x.onnx could not be written"),
 }
 RIGHT = {
-    "auto": [],
     "cached": [],
+    "random": ["--weights", "random"],
     "checkpoint": ["--weights", "{checkpoint}"],
     "googlenet": ["--architecture", "googlenet", "--weights", "random"],  # it has heads that only training uses
     "split": ["--weights", "random", "--external-data"],
@@ -81,7 +78,6 @@ def ran(drive, submission, reference, tmp_path_factory) -> dict[str, Ran]:
         "graph": [shown, "--graph"],
     }.items():
         lines[name] = {"path": submission.existing("ex02_check.py"), "arguments": arguments}
-    lines["auto"]["env"] |= OFFLINE
     lines["offline"]["env"] |= OFFLINE
     outcomes = drive("command_lines", lines=list(lines.values()), timeout=240)
     return {name: Ran(*outcome, folder / name) for name, outcome in zip(lines, outcomes, strict=True)}
@@ -98,8 +94,8 @@ def test_what_cannot_be_had_is_one_sentence(ran, kind):
 @pytest.mark.parametrize(
     ("name", "weights"),
     [
-        ("auto", "random seed 0"),
         ("cached", "imagenet IMAGENET1K_V1"),
+        ("random", "random seed 0"),
         ("checkpoint", "checkpoint mine.pth sha256 "),
         ("googlenet", "random seed 0"),
     ],
@@ -109,8 +105,12 @@ def test_the_metadata_says_where_the_weights_came_from(ran, name, weights):
     assert ran[name].metadata["weights"].startswith(weights)
     assert ran[name].metadata["architecture"] == ("googlenet" if name == "googlenet" else SMALL)
     assert ("RANDOM" in ran[name].output) == weights.startswith("random")
-    assert ("No ImageNet weights" in ran[name].output) == (name == "auto")
     assert re.findall(r"│ +(\d+) │", ran[name].output) == ["1", "8", "32"], "compared with PyTorch at these batch sizes"
+
+
+def test_without_a_network_both_ways_out_are_named(ran):
+    assert "MODEL=efficientnet_lite0" in ran["offline"].output
+    assert "WEIGHTS=random" in ran["offline"].output
 
 
 def test_a_file_is_compared_with_the_checkpoint_that_it_names(ran):

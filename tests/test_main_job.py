@@ -62,7 +62,7 @@ def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
     """With EX=06 also the optimised model, if exercise 06 has written it."""
     command, log = ["make", "netron", "BROWSER=0", *words], tmp_path / "log"
     missing = words and not (ROOT / "models" / "resnet18.optimized.onnx").exists()
-    with running(command, cwd=ROOT, env=ENVIRONMENT, log=log) as process:
+    with running(command, cwd=ROOT, env=ENVIRONMENT | {"WEIGHTS": "random"}, log=log) as process:
         wait_for(lambda: "Stop: Ctrl-C" in log.read_text() or (missing and process.poll()), process, log, 120)
         said = log.read_text()
         if missing:

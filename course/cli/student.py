@@ -54,7 +54,7 @@ def docs() -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, Option(envvar="MODEL", help="A classifier of torchvision; without it, all you need.")] = "",
+    model: Annotated[str, Option(envvar="MODEL", help="One classifier; without it, all you need.")] = "",
 ) -> None:
     """Export the models that the services need, or one other model."""
     for name in [model] if model else ["resnet18", *models.ARCHITECTURES]:
@@ -80,8 +80,7 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     if not (folder / service).is_file():
         raise Problem(f"There is no {folder / service}.")
     need_free(port, "make serve")
-    other = os.environ.get("MODEL") or "resnet18"
-    models.need(other if model == "resnet18" else model for model in exercise.models)
+    models.need_to_serve(exercise.models)
     if exercise.app:
         words = [str(folder / service), "--port", str(port)]
         shown, client = ["python", *words], f"curl --data-binary @data/cat.png http://localhost:{port}/classify"

@@ -43,7 +43,7 @@ def answer_of(response: httpx.Response) -> dict:
 
 
 def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
-    """Print a table of images with their best labels, a warning if the weights are random, and what was refused.
+    """Print a table of images with their best labels, where the weights came from, and what was refused.
 
     answers: pairs of a name and a service's answer: {"predictions": [...], "weights": ...}, or {"error": why}.
 
@@ -57,6 +57,7 @@ def show_answers(answers: Iterable[tuple[str, dict]], best: int = 5) -> None:
         for name, answer in classified
     )
     if classified:
+        console.print(f"Weights: {classified[0][1]['weights']}", markup=False)
         warn_of_random(classified[0][1]["weights"])
     if refused := [f"{name} was refused: {answer['error']}" for name, answer in answers if "error" in answer]:
         raise Problem("\n".join(refused))

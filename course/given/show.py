@@ -34,7 +34,8 @@ def print_predictions(found: Iterable[tuple[str, Iterable[tuple[str, float]]]]) 
 def warn_of_random(weights: str) -> None:
     """Warn that labels mean nothing when a model's weights are random: `weights` of its metadata says so."""
     if weights.startswith("random"):
-        console.print(f"The weights are RANDOM ({weights}): these labels mean nothing.", style="bold yellow")
+        advice = "`make serve MODEL=efficientnet_lite0` has trained ones."
+        console.print(f"The weights are RANDOM ({weights}): these labels mean nothing. {advice}", style="bold yellow")
 
 
 def print_summary(path: Path, facts: dict) -> None:

@@ -1,10 +1,9 @@
-"""Classifiers from torchvision, with ImageNet weights, random ones, or those of a checkpoint."""
+"""torchvision's classifiers and efficientnet_lite0, with ImageNet weights, random ones, or those of a checkpoint."""
 
 import difflib
 import hashlib
 import pickle
 import socket
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
+from course.given.efficientnet_lite0 import EfficientNetLite0, imagenet
 from serving import Problem
 
 DOWNLOAD_TIMEOUT = 10  # seconds without an answer
@@ -25,37 +25,32 @@ class Classifier(NamedTuple):
     provenance: str  # "imagenet IMAGENET1K_V1", "random seed 0" or "checkpoint NAME sha256 DIGEST"
 
 
-def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed: int = 0) -> Classifier:
-    """Build one of torchvision's ImageNet classifiers, such as resnet18.
+def load_classifier(architecture: str = "resnet18", weights: str = "imagenet", seed: int = 0) -> Classifier:
+    """Build an ImageNet classifier: one of torchvision's, such as resnet18, or efficientnet_lite0.
 
-    weights: `imagenet` (downloaded on first use), `random`, `auto` (imagenet where it can be downloaded, random
-    otherwise), or the path of a checkpoint: a state dict saved with torch.save.
+    weights: `imagenet` (torchvision's are downloaded on first use), `random`, or the path of a checkpoint: a state dict
+    saved with torch.save.
 
     Raises Problem: no such architecture, weights that cannot be downloaded, a checkpoint that does not fit.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
+    names = ["efficientnet_lite0", *torchvision.models.list_models(module=torchvision.models)]
     if architecture not in names:
         close = difflib.get_close_matches(architecture, names, n=3) or names[:3]
-        raise Problem(f"torchvision has no classifier called {architecture!r}. Did you mean {' or '.join(close)}?")
-    pretrained = torchvision.models.get_model_weights(architecture).DEFAULT
-    if weights in ("auto", "imagenet"):
-        try:
-            state, provenance = _download(pretrained), f"imagenet {pretrained.name}"
-        except OSError as error:
-            if weights == "imagenet":
-                said = f"The ImageNet weights could not be downloaded from {pretrained.url}: {error}."
-                raise Problem(said) from error
-            print(f"No ImageNet weights: {error}. Taking random ones instead.", file=sys.stderr)
-            return load_classifier(architecture, "random", seed)
+        raise Problem(f"There is no classifier called {architecture!r}. Did you mean {' or '.join(close)}?")
+    if weights == "imagenet":
+        state, provenance = imagenet_weights(architecture)
     elif weights == "random":
         state, provenance = None, f"random seed {seed}"
     else:
         state, provenance = _read_checkpoint(Path(weights))
 
     torch.manual_seed(seed)
-    # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
-    extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(architecture, weights=None, **extra)
+    if architecture == "efficientnet_lite0":
+        model = EfficientNetLite0()
+    else:
+        # init_weights=False: the two oldest architectures would otherwise spend a minute on scipy's truncated normal.
+        extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(architecture, weights=None, **extra)
     if state is None:
         for layer in model.modules():  # vision transformers end with a layer of zeros: any export would agree
             if isinstance(layer, nn.Linear) and not layer.weight.any():
@@ -64,7 +59,22 @@ def load_classifier(architecture: str = "resnet18", weights: str = "auto", seed:
         model.load_state_dict(state, strict=False)
     else:
         raise Problem(f"The weights ({provenance}) do not fit {architecture} with its 1000 classes.")
-    return Classifier(model.eval(), pretrained.meta["categories"], provenance)
+    return Classifier(model.eval(), torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"], provenance)
+
+
+def imagenet_weights(architecture: str) -> tuple[dict, str]:
+    """An architecture's weights, and where they came from; raises Problem where they cannot be downloaded."""
+    if architecture == "efficientnet_lite0":
+        return imagenet()
+    pretrained = torchvision.models.get_model_weights(architecture).DEFAULT
+    try:
+        return _download(pretrained), f"imagenet {pretrained.name}"
+    except OSError as error:
+        raise Problem(
+            f"The ImageNet weights of {architecture} could not be downloaded from {pretrained.url}: {error}. The course "
+            "brings those of efficientnet_lite0 (make: MODEL=efficientnet_lite0; script: --architecture "
+            "efficientnet_lite0). Where labels do not matter, take random ones (WEIGHTS=random; --weights random)."
+        ) from error
 
 
 def load_again(architecture: str, provenance: str, checkpoint: Path | None = None) -> nn.Module:
@@ -92,7 +102,7 @@ def _download(pretrained: torchvision.models.WeightsEnum) -> dict:
 
 def _read_checkpoint(path: Path) -> tuple[dict, str]:
     if not path.is_file():
-        raise Problem(f"--weights is auto, imagenet, random or a checkpoint file; {path} is none of these.")
+        raise Problem(f"--weights is imagenet, random or a checkpoint file; {path} is none of these.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds of errors for a file that is not a checkpoint

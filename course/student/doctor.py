@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 READY = VENV / ".ready"
-MODEL = ROOT / "models" / "resnet18.onnx"
+MODELS = [ROOT / "models" / "resnet18.onnx", ROOT / "models" / "efficientnet_lite0.onnx"]  # what make serve takes
 
 LONGEST_TMPDIR = 60  # BentoML adds 42 characters for a socket; a path of 103 is too long for it (Linux: 108)
 
@@ -179,15 +179,20 @@ def check_docker(options):
 
 def check_model(options):
     """Whether the exported model exists and can be run."""
-    if not MODEL.exists():
+    model = next((path for path in MODELS if path.exists()), None)
+    if model is None:
         return NOTE, "not exported yet; the commands that need it export it", "make export"
-    code, weights, error = run(PYTHON, "-I", "-c", OPEN_MODEL, MODEL)
+    code, weights, error = run(PYTHON, "-I", "-c", OPEN_MODEL, model)
     if code is None or "ModuleNotFoundError" in error:
         return WRONG, f"cannot be tried without the packages: {error}", "make setup, then make doctor"
     if code != 0:
         return WRONG, f"cannot be loaded: {error.rpartition(':')[2].strip()[:120]}", "make export"
     if weights.startswith("random"):
-        return NOTE, f"{weights}: labels mean nothing", "with a network connection: make export"
+        return (
+            NOTE,
+            f"{weights}: labels mean nothing",
+            "make serve MODEL=efficientnet_lite0, or once online: make export",
+        )
     return FINE, weights, ""
 
 

@@ -18,7 +18,7 @@ from course.given.weights import load_classifier
 parser = argparse.ArgumentParser()
 parser.add_argument("--exporter", choices=["torchscript", "dynamo", "lightning"], default="dynamo")
 parser.add_argument("--architecture", default="resnet18")
-parser.add_argument("--weights", default="auto")
+parser.add_argument("--weights", default="imagenet")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--external-data", action="store_true")
 parser.add_argument("--output", type=pathlib.Path)

@@ -24,8 +24,13 @@ ifneq ($(NUMBER),)
   $(error Did you mean: make $(firstword $(MAKECMDGOALS)) EX=$(if $(filter 1 2 3 4 5 6 7 8 9,$(NUMBER)),0)$(NUMBER))
 endif
 
+# Your own files in place of the solutions.
+ifneq ($(filter-out 0,$(MINE)),)
+  export SUBMISSION := exercises
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup export serve client netron check hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format lock docs-build manifest clean
+.PHONY: help setup export serve client netron check try hint progress watch solution reset doctor list benchmark optimize large-model loadtest bento containerize run-container deploy images compare-images docs test grade gradescope grade-benchmark verify-course figures crowd lint format lock docs-build manifest clean
 
 # `name: ## usage | text` is a line of `make help`. A name without a recipe here gets it below the variables.
 ##@ What you can type
@@ -49,6 +54,7 @@ doctor: ## make doctor | Find out what is wrong here, and how to fix it
 
 ##@ More for students
 
+try: ## make try EX=04 | Run your own files as the page of the exercise says
 help: ## make help EX=04 | Show what an exercise asks for; ALL=1 shows all commands
 ifneq ($(EX),)
 	@$(MAKE) -s $(READY)
@@ -69,10 +75,10 @@ reset: ## make reset EX=04 | Put the starter back; your own file is kept
 netron: ## make netron BROWSER=0 | Look at the graph; with EX=06, also at the optimised one
 
 benchmark: $(READY) $(RESNET18) ## make benchmark QUICK=1 | Compare PyTorch and ONNX Runtime
-	@$(PY) solutions/ex05_benchmark.py $(if $(QUICK),--quick) $(if $(LIE),--lie "$(LIE)")
+	@$(PY) $(or $(SUBMISSION),solutions)/ex05_benchmark.py $(if $(QUICK),--quick) $(if $(LIE),--lie "$(LIE)")
 
 optimize: $(READY) $(RESNET18) ## make optimize QUICK=1 | Optimise the graph, and show what changed
-	@$(PY) solutions/ex06_optimize.py $(if $(QUICK),--quick)
+	@$(PY) $(or $(SUBMISSION),solutions)/ex06_optimize.py $(if $(QUICK),--quick)
 
 large-model: $(READY) ## make large-model | Make a model over 2 GB, which needs a second file
 	@$(PY) -m course.given.large_model
@@ -136,6 +142,8 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   IMAGE              image files for client (data/cat.png data/coffee.png)
 #:   MODEL              another classifier, for export, serve and loadtest: efficientnet_lite0, or one of torchvision
 #:   WEIGHTS            of what is exported: imagenet (default), random, or a checkpoint file
+#:   MINE=1             your own files in place of the solutions: for serve, client, netron, benchmark, optimize,
+#:                      loadtest, bento, containerize, images
 #:   SUBMISSION         a folder to use instead of solutions/, such as exercises; for grade also an archive
 #:   FORCE=1, DIFF=1    solution: before your own passes; only what differs from yours
 #:   BROWSER=0          netron prints the address and opens no browser
@@ -158,7 +166,7 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   CPU=1              setup installs PyTorch without CUDA: 5 GB less on Linux
 #:   BASE_IMAGE, PIP_INDEX_URL, TORCH_INDEX  mirrors, for images and setup
 
-serve client list docs check watch hint progress solution export reset netron loadtest bento containerize run-container \
+serve client list docs check watch try hint progress solution export reset netron loadtest bento containerize run-container \
   grade gradescope grade-benchmark figures crowd manifest: $(READY)
 	@$(COURSE) $@
 

@@ -51,7 +51,7 @@ class Notes:
         (self.folder / "note-runs").touch()
 
     def hold(self, what: str) -> None:
-        """Whoever begins to do that from now on is held back until go_on()."""
+        """Hold back each worker that begins to do that, until go_on()."""
         (self.folder / f"hold-{what}").touch()
 
     def go_on(self, what: str) -> None:

@@ -171,7 +171,7 @@ def shown(request, submission, tmp_path_factory) -> Shown:
         ):
             time.sleep(0.1)
         os.killpg(process.pid, stop)
-        code = wait(process, 10)
+        code = wait(process, 30)
         return Shown(models, urls, pages, files, others, opened(), code, process.log.read_text())
 
 
@@ -202,7 +202,7 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(shown):
         shown.code == 0 and "Traceback" not in shown.output and "┃" in shown.output,
         called=f"{called}, then Ctrl-C or SIGTERM",
         got=f"exit code {shown.code}: {shown.output[-400:]}",
-        expected="a table of operators, two URLs, and exit code 0 within 10 s",
+        expected="a table of operators, two URLs, and exit code 0 within 30 s",
         hint="print_operators(models), then view(models, port, browser)",
     )
 

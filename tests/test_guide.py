@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from course import ROOT
 from course.base.manifest import exercises, find, untouched
-from course.base.processes import marked, running, wait
+from course.base.processes import free_port, marked, running, wait
 from course.student.steps import left, step_of, steps
 
 FILE = "ex04_inference.py"
@@ -179,6 +179,42 @@ def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
     lines = copy.file(FILE).read_text().splitlines()
     for place in (f"exercises/{FILE}:{i}" for i, line in enumerate(lines, 1) if "TODO" in line):
         assert place in text
+
+
+# ------------------------------------------------------------------------------ one's own files
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "words"),
+    [
+        ("try EX=04", FILE, ["data/cat.png"]),
+        ("client MINE=1 PORT=3817", "ex10_client.py", ["data/cat.png", "data/coffee.png", "--url", "http://localhost:3817"]),
+        ("benchmark MINE=1 QUICK=1", "ex05_benchmark.py", ["--quick"]),
+        ("optimize MINE=1 QUICK=1", "ex06_optimize.py", ["--quick"]),
+        ("netron MINE=1 BROWSER=0", "ex03_visualize.py", ["models/mine.onnx", "--no-browser"]),
+        ("serve MINE=1 EX=09 PORT=3817", "ex09_fastapi.py", ["--port", "3817"]),
+    ],
+)  # fmt: skip
+def test_ones_own_file_runs_by_the_commands_of_the_course(copy, line, file, words):
+    (copy.folder / "models" / "mine.onnx").touch()
+    copy.file(file).write_text("import sys; print('mine', sys.argv[1:])")
+    assert f"mine {words}\n" in copy.types(line)
+
+
+def test_a_command_that_tries_ones_own_service_is_one_of_make(copy, tmp_path):
+    """Exercise 10's runs a second make, which gets the port, and names the client with it."""
+    port, log = free_port(), tmp_path / "log"
+    with running(["make", "try", "EX=10", f"PORT={port}"], cwd=copy.folder, env=copy.env, log=log) as process:
+        wait_for(lambda: "In a second terminal" in log.read_text(), process, log)
+    text = log.read_text()
+    assert text.startswith("make serve EX=10 MINE=1\n")
+    assert f"In a second terminal: make client PORT={port} MINE=1\n" in text
+    assert "Entering directory" not in text
+
+
+def test_a_file_of_ones_own_that_is_missing_is_named(copy):
+    copy.file("ex10_service.py").unlink()
+    assert "There is no exercises/ex10_service.py" in copy.types("loadtest SERVICES=10 MINE=1", fails=True)
 
 
 # ------------------------------------------------------------------------------ hint, solution, reset

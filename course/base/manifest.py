@@ -53,7 +53,7 @@ class Exercise(BaseModel):
     needs: list[str] = []  # the exercises that it leans on
     files: list[str]  # the same names in exercises/ and, solved, where solution() says
     goal: str  # one sentence
-    run: str  # the command to try it with
+    run: str  # the command that tries the student's own files
     service: str = ""  # the one of its files that holds a service
     app: bool = False  # an ASGI application, which the file serves when it is run; any other service is BentoML's
     models: list[str] = []  # what the service needs: NAME is models/NAME.onnx
@@ -61,6 +61,11 @@ class Exercise(BaseModel):
     not_by_hand: str = ""  # why only BentoML makes an image of it
     load: Load | None = None
     hints: list[str]
+
+    @property
+    def run_solution(self) -> str:
+        """The same command for the solution."""
+        return self.run.replace("exercises", "solutions").replace(" MINE=1", "")
 
     @property
     def part(self) -> str:

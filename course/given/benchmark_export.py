@@ -8,25 +8,12 @@ import json
 import warnings
 from pathlib import Path
 
-import lightning
 import torch
 
 from course.base.files import whole_folder, write_whole
 from course.given.script import run
 from course.given.weights import load_again
 from serving.model import open_model, weights
-
-
-class Classifier(lightning.LightningModule):
-    """resnet18 as a LightningModule."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, height, width) to (batch, 1000)."""
-        return self.model(images)
 
 
 def export(model: torch.nn.Module, exporter: str, path: Path) -> None:
@@ -42,9 +29,24 @@ def export(model: torch.nn.Module, exporter: str, path: Path) -> None:
     dynamic = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     options = {**common, "dynamo": True, "external_data": False, "dynamic_shapes": dynamic, "verbose": False}
     if exporter == "lightning":
-        Classifier(model).eval().to_onnx(path, example, **options)
+        as_lightning_module(model).to_onnx(path, example, **options)
     else:
         torch.onnx.export(model, example, path, **options)
+
+
+def as_lightning_module(model: torch.nn.Module) -> torch.nn.Module:
+    """The model as a LightningModule, with the `to_onnx` of one."""
+    import lightning  # here: it takes two seconds, which the other exporters do not need
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.model(images)
+
+    return Classifier().eval()
 
 
 def main(folder: Path) -> None:

@@ -235,7 +235,7 @@ class Confined:
 
     def tear_down(self) -> None:
         """End it with all that it started; when the first process of a sandbox ends, the kernel ends the others."""
-        for process in [self._first, *self._tree()]:
+        for process in [self._first] if self._sandboxed else self._tree():
             with suppress(psutil.Error):
                 process.kill()
         self._ended.wait()

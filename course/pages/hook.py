@@ -69,8 +69,9 @@ def _card(exercise: manifest.Exercise) -> str:
         f"    | | |\n    | --- | --- |\n"
         f"    | After | {needs} |\n"
         f"    | Fill in | {files} |\n"
-        f"    | Try it | `{exercise.run}` |\n"
+        f"    | Try yours | `make try EX={exercise.number}`, which runs `{exercise.run}` |\n"
         f"    | Check it | `make check EX={exercise.number}` |\n"
+        f"    | Try the solution | `{exercise.run_solution}` |\n"
         f"    | Solution | {solutions} |\n"
     )
 

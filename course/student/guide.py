@@ -52,7 +52,7 @@ def show(exercise: Number = None) -> None:
     console.print(_title(exercise) + f"  ({exercise.points} points)\n\n{escape(exercise.goal)}\n")
     for file in exercise.files:
         console.print(f"Fill in   exercises/{file}")
-    console.print(f"Try it    {escape(exercise.run)}")
+    console.print(f"Try it    make try EX={exercise.number}, which runs: {escape(exercise.run)}")
     console.print(f"Check it  make check EX={exercise.number}")
     console.print(f"Read on   {exercise.page}, or `make docs`: what, why, and {len(exercise.hints)} hints")
     console.print(f"Solution  {', '.join(str(manifest.solution(file).relative_to(ROOT)) for file in exercise.files)}")

@@ -12,7 +12,7 @@ import pydantic
 
 from serving.bentoml_repairs import restart_dead_workers_quickly
 from serving.images import open_image, preprocess
-from serving.model import labels, open_model, softmax
+from serving.model import labels, open_model, softmax, weights
 from serving.request_limits import RequestLimits
 from serving.tensors import as_batch
 
@@ -37,7 +37,7 @@ if os.getenv("BATCHING", "1") != "0":
 class ImageClassifierService:
     def __init__(self):
         self.model = open_model()
-        self.names = labels(self.model)
+        self.names, self.origin = labels(self.model), weights(self.model)
         self.free = asyncio.Lock()
 
     @bentoml.on_deployment
@@ -70,7 +70,8 @@ class ImageClassifierService:
             raise bentoml.exceptions.InvalidArgument(str(error)) from None
         shares = softmax(await self.scores(tensor))[0]
         best = numpy.argpartition(-shares, range(5))[:5]
-        return {"predictions": [{"label": self.names[i], "probability": float(shares[i])} for i in best]}
+        five = [{"label": self.names[i], "probability": float(shares[i])} for i in best]
+        return {"predictions": five, "weights": self.origin}
 
 
 ImageClassifierService.add_asgi_middleware(

@@ -37,7 +37,7 @@ T = TypeVar("T")
 Json = Annotated[T, ContentType("application/json")]
 
 # The largest body that each API reads, where a service has that API.
-MAX_BYTES = {"/predict": 64 * 2**20, "/predict_npy": 32 * 2**20, "/classify": 10 * 2**20}
+MAX_BYTES = {"/predict": 64 * 2**20, "/predict_npy": 32 * 2**20, "/classify": 10 * 2**20, "/summarize": 2**20}
 
 
 def check_models(*paths: Path | str) -> None:

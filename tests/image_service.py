@@ -176,14 +176,16 @@ def assert_does_not_start(submission: Submission, file: str, env: dict[str, str]
         assert_ends_with(server, f"bentoml serve {Path(file).stem}:ImageClassifierService", env, says, hint)
 
 
-def assert_ends_with(server: Server, command: str, env: dict[str, str], says: str, hint: str) -> None:
+def assert_ends_with(
+    server: Server, command: str, env: dict[str, str], says: str, hint: str, patience: float = 40
+) -> None:
     """A server that is starting ends with one sentence instead."""
-    code, log, said = server.exit_code(40), server.log.read_text(), server.last_words()
+    code, log, said = server.exit_code(patience), server.log.read_text(), server.last_words()
     expect(
         code not in (None, 0) and says in log and "Traceback" not in log and len(log) < 1500,
         called=f"{command} with {env}",
         got=("it goes on without a model, or with a wrong setting." if code is None else f"exit code {code}.") + said,
-        expected=f"a non-zero exit code within 40 s and one sentence with {says!r}",
+        expected=f"a non-zero exit code within {patience:.0f} s and one sentence with {says!r}",
         hint=hint,
     )
 

@@ -85,7 +85,7 @@ def test_the_service_of_an_exercise_is_the_file_that_holds_one(exercise: Exercis
     def holding(what: str) -> list[str]:
         return [one for one in exercise.files if re.search(what, solution(one).read_text(), re.M)]
 
-    services, apps = holding("^class ImageClassifierService"), holding("^app = FastAPI")
+    services, apps = holding(f"^class {exercise.service_class}\\b"), holding("^app = FastAPI")
     assert services + apps == [exercise.service] * bool(exercise.service)
     assert bool(apps) == exercise.app
 

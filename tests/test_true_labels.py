@@ -25,7 +25,7 @@ TRUE = {
 }
 STAND_IN = "efficientnet_lite0"
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}  # nothing listens there
-SERVICES = [exercise for exercise in exercises() if exercise.service]
+SERVICES = [exercise for exercise in exercises() if exercise.classifies]
 
 
 def assert_true(photograph: Path, best: list[tuple[str, float]]) -> None:

@@ -55,6 +55,7 @@ class Exercise(BaseModel):
     goal: str  # one sentence
     run: str  # the command that tries the student's own files
     service: str = ""  # the one of its files that holds a service
+    service_class: str = "ImageClassifierService"  # what that file calls its service
     app: bool = False  # an ASGI application, which the file serves when it is run; any other service is BentoML's
     models: list[str] = []  # what the service needs: NAME is models/NAME.onnx
     no_image: str = ""  # why the service is not put into an image
@@ -81,6 +82,11 @@ class Exercise(BaseModel):
     def module(self) -> str:
         """Its service's file, without .py."""
         return Path(self.service).stem
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has a service that answers POST /classify."""
+        return bool(self.service) and self.service_class == "ImageClassifierService"
 
     @property
     def bentofile(self) -> str:

@@ -23,6 +23,8 @@ console = guide.console
 SOLUTIONS = ROOT / "solutions"
 OWN = ROOT / "exercises"
 REPORT = ROOT / "reports" / "images"
+# Asks a service that classifies no images, exercise 22's.
+SUMMARIZE = """curl http://localhost:{port}/summarize --data '{{"texts": ["Breaking news: ..."]}}'"""
 
 Number = Annotated[
     Exercise | None, Option("--ex", parser=manifest.find, envvar="EX", metavar="NUMBER", help="An exercise.")
@@ -108,14 +110,17 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
         shown, client = ["python", *words], f"curl --data-binary @data/cat.png http://localhost:{port}/classify"
     else:
         # Ctrl-C gives running requests 10 s to finish.
-        words = ["-m", "bentoml", "serve", f"{exercise.module}:ImageClassifierService", "--port", str(port)]
+        words = ["-m", "bentoml", "serve", f"{exercise.module}:{exercise.service_class}", "--port", str(port)]
         words += ["--working-dir", str(folder.resolve()), "--timeout-graceful-shutdown", "10"]
         shown, client = words[1:], "make client"
         client += f" PORT={port}" if port != 3000 else ""
         client += " MINE=1" if is_own(folder) else ""
         os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     console.print(f"[bold]{' '.join(shown)}[/]")
-    console.print(f"Drop a photograph: http://localhost:{port}/demo   All APIs: http://localhost:{port}   Stop: Ctrl-C")
+    if not exercise.classifies:
+        client = SUMMARIZE.format(port=port)
+    demo = f"Drop a photograph: http://localhost:{port}/demo   " if exercise.classifies else ""
+    console.print(f"{demo}All APIs: http://localhost:{port}   Stop: Ctrl-C")
     console.print(f"In a second terminal: {client}")
     become(*words)
 

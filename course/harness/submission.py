@@ -111,14 +111,21 @@ class Submission:
 
     @contextmanager
     def serve(
-        self, file: str, *, app: bool = False, env: dict[str, str] | None = None, deadline: float | None = 60
+        self,
+        file: str,
+        *,
+        service: str = "ImageClassifierService",
+        app: bool = False,
+        env: dict[str, str] | None = None,
+        deadline: float | None = 60,
     ) -> Iterator[Server]:
         """Start a service and wait until it is ready.
 
         It has a free port of loopback and a BENTOML_HOME of its own, and is ended with the block. Fails the test
         if it ends before it is ready, or is not ready in time.
 
-        app: whether it is the ASGI application `app` of the file, run in uvicorn, and not ImageClassifierService.
+        service: what the file calls it.
+        app: whether it is the ASGI application `app` of the file, run in uvicorn, and not a service of BentoML's.
         deadline: seconds; None for services that should not start, then it does not wait.
         """
         path, folder, port = self.existing(file), self.new_folder("serve"), str(free_port())
@@ -126,7 +133,7 @@ class Submission:
         if app:
             command, place = ["uvicorn", f"{path.stem}:app"], "--app-dir"
         else:
-            command, place = ["bentoml", "serve", f"{path.stem}:ImageClassifierService"], "--working-dir"
+            command, place = ["bentoml", "serve", f"{path.stem}:{service}"], "--working-dir"
         options = [place, str(path.parent), "--host", "127.0.0.1", "--port", port]
         log, folders = self.new_folder("log") / "log", self.folders({}, env, write=[folder])
         whole = [sys.executable, "-m", *command, *options]

@@ -82,6 +82,8 @@ def variant(word: str, folder: Path) -> Variant:
         exercise = manifest.find_service(number)
     except Problem as problem:
         raise Problem(f"SERVICES={word}: {str(problem).partition(': ')[2]}") from problem
+    if not exercise.classifies:
+        raise Problem(f"SERVICES={word}: the load test sends photographs, and exercise {number} classifies none.")
     if not (folder / exercise.service).is_file():
         raise Problem(f"There is no {folder / exercise.service}.")
     return Variant(exercise, {key: value for key, _, value in pairs})

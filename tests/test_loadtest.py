@@ -215,6 +215,7 @@ def test_two_models_have_to_answer_the_mean_of_their_probabilities(models_dir):
         ({"ex": "04"}, "EX=04: there are comparisons for 09, 10, 11, 13, 15, 16."),
         ({"services": "77"}, "SERVICES=77: no exercise has that number."),
         ({"services": "10 04"}, "SERVICES=04: exercise 04 has no service."),
+        ({"services": "22"}, "SERVICES=22: the load test sends photographs, and exercise 22 classifies none."),
         ({"services": "10:workers=2"}, "'workers=2' is not of the form 13:WORKERS=4,THREADS=0."),
         ({"services": "10:WORKERS"}, "'WORKERS' is not of the form"),
         ({"services": " "}, "SERVICES= : name at least one"),

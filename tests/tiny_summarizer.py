@@ -42,6 +42,7 @@ def make(output: Path) -> None:
 def summaries(folder: Path, texts: list[str], tokens_read: int, max_new_tokens: int) -> list[str]:
     """The most likely summary of each text, one after the other."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    torch.set_num_threads(1)  # more would only slow down so small a model
     found = []
     for text in texts:
         read = tokenizer(PREFIX + text, return_tensors="pt", truncation=True, max_length=tokens_read)

@@ -13,6 +13,7 @@ from small_models import small_model
 from course import ROOT
 from course.base.manifest import exercises, solution
 from course.base.processes import free_port
+from course.pages import figures
 from course.pages import hook as page
 from course.pages.frameworks import frameworks
 
@@ -75,8 +76,45 @@ def test_the_page_is_whole_without_github(site):
     assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
 
 
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+
+
+def by_hand(text: str) -> list[str]:
+    """The figures of docs/figures.toml that stand in the text itself, by name."""
+    text = " ".join(text.split())
+    all_figures = {name: figure for run in figures.runs().values() for name, figure in run.figures.items()}
+    return [name for name, figure in all_figures.items() if re.search(rf"(?<![\d.]){re.escape(figure)}\b", text)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_takes_measured_figures_from_the_file(path):
+    """So one figure cannot stand on two pages differently."""
+    text = path.read_text()
+    for kind, name in re.findall(r"<!-- (figure|measured) +(\S+) *-->", text):
+        assert getattr(figures, kind)(name)
+    assert not by_hand(text), f"{path.name} writes these figures itself. Write <!-- figure NAME --> instead."
+
+
+def test_a_new_run_replaces_the_one_of_its_name_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FILE", tmp_path / "figures.toml")
+    figures.FILE.write_text("# about\n\n")
+    figures.record("one", "make one", "X 1", {"first": '3 "ms"', "second": "2 s (1 to 3)"})
+    figures.record("two", "make two", "X 1", {"third": "4 ms"})
+    figures.record("one", "make one", "X 2", {"first": "5 ms"})
+    assert figures.FILE.read_text().startswith("# about\n\n[one]")
+    found = {name: (run.versions, run.figures) for name, run in figures.runs().items()}
+    assert found == {"one": ("X 2", {"first": "5 ms"}), "two": ("X 1", {"third": "4 ms"})}
+
+
 @pytest.mark.parametrize(
-    "mark", ["<!-- card 77 -->", "<!-- code solutions/ex04_inference.py nothing -->", "<!-- code no.py f -->"]
+    "mark",
+    [
+        "<!-- figure nothing -->",
+        "<!-- measured nothing -->",
+        "<!-- card 77 -->",
+        "<!-- code solutions/ex04_inference.py nothing -->",
+        "<!-- code no.py f -->",
+    ],
 )
 def test_a_mark_that_names_nothing_fails_the_build(mark):
     class Page:

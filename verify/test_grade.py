@@ -75,7 +75,7 @@ class Reports(NamedTuple):
 
     output: Path
     printed: str
-    github: Path  # the folder of GitHub's two files
+    github: Path  # the folder of GitHub's summary
 
     def of(self, name: str) -> Path:
         """The folder of one submission."""
@@ -99,7 +99,7 @@ def reports(tmp_path_factory) -> Reports:
         archive.add(hand_in(tmp_path_factory.mktemp("nested")), "someone-course-main/exercises")
     printed = grade(
         "--submissions", folder, "--jobs", 2, "--private", private, "--output", output,
-        GITHUB_STEP_SUMMARY=str(github / "summary"), GITHUB_OUTPUT=str(github / "output"),
+        GITHUB_STEP_SUMMARY=str(github / "summary"),
     )  # fmt: skip
     return Reports(output, printed, github)
 
@@ -150,14 +150,6 @@ def test_junit_has_each_exercise_as_a_suite(reports, name):
     assert name != BOB or "<script>alert(1)</script>]]>" in suite.find("testcase/failure").text
 
 
-@pytest.mark.parametrize(("name", "status"), [("good", "pass"), (BOB, "fail")])
-def test_github_classroom_gets_partial_points(reports, name, status):
-    """Its reporter adds up tests[].score, against max_score; status is one of three words."""
-    content = json.loads((reports.of(name) / "classroom.json").read_text())
-    scores = [test["score"] for test in content["tests"]]
-    assert (*scores, content["max_score"], content["status"]) == (*CLASS[name], status)
-
-
 def test_pages_need_nothing_from_elsewhere_and_run_nothing_of_a_student(reports):
     pages = [*reports.output.glob("*.html"), *reports.output.glob("*/*.html")]
     assert len(pages) == 12  # the class, seven submissions, and with private tests four of them
@@ -174,7 +166,7 @@ def test_pages_need_nothing_from_elsewhere_and_run_nothing_of_a_student(reports)
 
 def test_no_report_that_a_student_may_have_tells_of_private_tests(reports):
     for folder in (reports.of("good"), reports.of(BOB)):
-        for name in ("report.html", "junit.xml", "summary.md", "classroom.json"):
+        for name in ("report.html", "junit.xml", "summary.md"):
             assert "secret" not in (folder / name).read_text(), folder / name
     assert "secret name of a private test" in (reports.of(BOB) / "for_teacher.html").read_text()
     assert "secret" not in reports.printed
@@ -307,7 +299,7 @@ def test_a_mistake_of_the_grader_is_not_one_of_the_student_and_is_run_again(tmp_
     printed = grade(*command, code=1)
     assert "not graded" in printed
     assert "No module named 'nowhere_to_be_found'" in " ".join(printed.split())
-    for file in ("report.html", "junit.xml", "summary.md", "classroom.json", "gradescope.json"):
+    for file in ("report.html", "junit.xml", "summary.md", "gradescope.json"):
         assert not re.search("nowhere_to_be_found|test_ex07_extra", (output / "anna" / file).read_text()), file
     content = Gradescope.model_validate_json((output / "anna" / "gradescope.json").read_text())
     assert content.tests[0].max_score is None

@@ -1,6 +1,7 @@
 """Grading on Gradescope's machines and on GitHub's, and the pages in a real browser."""
 
 import json
+import shutil
 import stat
 import sys
 import threading
@@ -13,7 +14,7 @@ import yaml
 from bad_input import CAT
 from commands import COURSE, run
 from course_copy import Copy
-from grader import SOLUTION, Gradescope, grade, hand_in
+from grader import BROKEN, FILE, SOLUTION, Gradescope, grade, hand_in
 from test_main_job import serving
 from test_pages import browser, needs_browser  # noqa: F401  (a fixture)
 
@@ -152,32 +153,75 @@ def test_a_proxy_does_not_keep_the_load_test_from_the_services(tmp_path):
 # ------------------------------------------------------------------------------ GitHub
 
 
-def test_the_workflow_for_students_is_whole():
-    """Each command that it runs is one of the Makefile's; the reporter is told which result to read."""
-    text = (ROOT / "course" / "grading" / "templates" / "classroom.yml").read_text()
-    workflow = yaml.safe_load(text)
-    steps = workflow["jobs"]["grade"]["steps"]
-    commands = [word for step in steps for word in step.get("run", "").splitlines() if word.startswith("make ")]
-    targets = {command.split()[1] for command in commands}
+TEMPLATES = ROOT / "course" / "grading" / "templates"
+# GitHub's own actions are named by version, all others would have to be by hash.
+ZIZMOR = "rules: {unpinned-uses: {config: {policies: {actions/*: ref-pin}}}}"
+
+
+def test_the_workflow_for_students_runs_our_commands_and_keeps_our_reports(tmp_path):
+    """Each make command is one of the Makefile's, each report is written, and the points are those of class.csv."""
+    steps = yaml.safe_load((TEMPLATES / "grade.yml").read_text())["jobs"]["grade"]["steps"]
+    commands = [line.split() for step in steps for line in step.get("run", "").splitlines()]
+    targets = {command[1] for command in commands if command[0] == "make"}
     assert targets == {"setup", "grade"}
-    makefile = (ROOT / "Makefile").read_text()
-    assert all(f"\n{target}:" in makefile for target in targets)
-    reporter = next(step for step in steps if "reporter" in step.get("uses", ""))
-    grading = next(step for step in steps if "make grade" in step.get("run", ""))
-    name = reporter["with"]["runners"]
-    assert reporter["env"] == {f"{name.upper()}_RESULTS": "${{ steps." + grading["id"] + ".outputs.result }}"}
+    assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+    tests = [TestResult(id="t::test_a", points=6.5, outcome="passed")]
+    exercises = [ExerciseResult.of(manifest.find("07"), tests=tests)]
+    results = [SubmissionResult(name="submission", slug="submission", exercises=exercises)]
+    write_submission(results[0], tmp_path / "reports" / "grades")
+    write_class(results, tmp_path / "reports" / "grades")
+    [kept] = [step["with"]["path"].split() for step in steps if "upload" in step.get("uses", "")]
+    assert all((tmp_path / name).is_file() for name in kept)
+    [show] = [step["run"] for step in steps if step.get("name") == "Points"]
+    assert run("bash", "-c", show, cwd=tmp_path).stdout == "::notice title=Points::6.5 of 8, 0 open\n"
 
 
-def test_a_name_is_neither_markup_nor_a_command_on_github(tmp_path):
-    """A summary is Markdown; the reporter prints messages into a log, in which a line may be a command."""
+@pytest.mark.parametrize(
+    ("linter", "options"), [("actionlint", []), ("zizmor", ["--offline", "--config", "zizmor.yml"])]
+)
+def test_linters_of_workflows_find_nothing(tmp_path, linter, options):
+    """On a repository as a student has it."""
+    if not shutil.which(linter):
+        pytest.skip(f"no {linter} here (docs/maintainers.md says how to install it)")
+    (tmp_path / "zizmor.yml").write_text(ZIZMOR)
+    workflow = hand_in(tmp_path, (TEMPLATES / "grade.yml").read_text(), ".github/workflows/grade.yml")
+    found = run(linter, *options, workflow / ".github/workflows/grade.yml", cwd=tmp_path)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(("text", "score"), [(SOLUTION, 800), (BROKEN, 0)], ids=["right", "broken"])
+def test_classroom_50_gets_the_points(tmp_path, text, score):
+    """As its runner runs an autograder.py: in the student's checkout. Its collector wants whole numbers."""
+    script, checkout = tmp_path / "autograder.py", tmp_path / "checkout"
+    source = (TEMPLATES / "classroom50.py").read_text().replace("https://github.com/OWNER/COURSE", str(ROOT))
+    script.write_text(source.replace('"04 07"', '"07"'))
+    hand_in(checkout, text, f"exercises/{FILE}")
+    commit = "git init -q && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m a"
+    assert run("sh", "-c", commit, cwd=checkout, GIT_COMMITTER_DATE="2026-09-01T12:00:00+0200").returncode == 0
+    names = ("CLASSROOM", "ASSIGNMENT", "COMMIT_URL", "RELEASE_URL", "REVIEW_URL", "SUBMISSION_TAG")
+    env = {name: name.lower() for name in names}
+    done = run(sys.executable, script, cwd=checkout, timeout=200, RUNNER_TEMP=str(tmp_path), **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((checkout / "result.json").read_text())
+    name = f"07 {manifest.find('07').title}"
+    test = {"test-name": name, "passed": score == 800, "score": score, "max-score": 800}
+    assert result == {
+        "schema": "classroom50/result/v1", "classroom": "classroom", "assignment": "assignment",
+        "submission": "submission_tag", "commit": "commit_url", "release": "release_url", "review": "review_url",
+        "datetime": "2026-09-01T10:00:00Z", "score": score, "max-score": 800, "tests": [test],
+    }  # fmt: skip
+    assert f"{score / 100:g} of 8 points" in (checkout / "release-body.md").read_text()
+    assert (checkout / "report.html").is_file()
+
+
+def test_a_name_is_no_markup_on_github(tmp_path):
+    """A summary is Markdown."""
     name, failure = "[x](http://e.x) @bob **b** <i>", "ex07 is a link\n::stop-commands::x"
     exercise = ExerciseResult.of(manifest.find("07"), failure=failure)
     write_submission(SubmissionResult(name=name, slug="s", exercises=[exercise], isolation="limits"), tmp_path)
     first, second, *_ = (tmp_path / "s" / "summary.md").read_text().splitlines()
     assert (first, second) == ("<h2><code>[x](http://e.x) @bob **b** &lt;i&gt;</code>: 0 of 8 points</h2>", "")
-    [test] = json.loads((tmp_path / "s" / "classroom.json").read_text())["tests"]
-    assert "\n" not in test["message"]
-    assert "Graded with ISOLATION=limits" in test["message"]
 
 
 # ------------------------------------------------------------------------------ the pages in a browser

@@ -1,9 +1,7 @@
 """The reports: a folder for each submission, a page and a table for the class."""
 
-import base64
 import csv
 import io
-import json
 import os
 import re
 from itertools import groupby
@@ -28,7 +26,6 @@ def write_submission(result: SubmissionResult, output: Path) -> None:
     write_whole(folder / "gradescope.json", as_gradescope(result))
     write_whole(folder / "junit.xml", _page("junit.xml", result=result))
     write_whole(folder / "summary.md", _page("summary.md", result=result))
-    write_whole(folder / "classroom.json", as_classroom(result))
     write_whole(folder / "report.html", _page("grade_report.html", result=result, private=False))
     if any(test.private for exercise in result.exercises for test in exercise.tests):
         write_whole(folder / "for_teacher.html", _page("grade_report.html", result=result, private=True))
@@ -44,32 +41,6 @@ def write_class(results: list[SubmissionResult], output: Path) -> None:
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as file:
             file.writelines(_page("summary.md", result=result) for result in results)
-    if (answer := os.environ.get("GITHUB_OUTPUT")) and len(results) == 1:
-        with Path(answer).open("a", encoding="utf-8") as file:  # in one line
-            file.write(f"result={base64.b64encode(as_classroom(results[0]).encode()).decode()}\n")
-
-
-def as_classroom(result: SubmissionResult) -> str:
-    """JSON as the graders of GitHub Classroom hand it to its reporter, which adds up the scores of the tests.
-
-    It prints the messages into a log in which a line may be a command: each stays on its line.
-    """
-    tests = [
-        {
-            "name": f"{exercise.number} {exercise.title}",
-            "status": "error" if exercise.problem else "pass" if exercise.reached >= exercise.worth else "fail",
-            "message": one_line(f"{exercise.told or f'{points(exercise)} points.'} {result.warning}"),
-            "score": exercise.reached,
-            "max_score": 0 if exercise.optional else exercise.worth,
-            "test_code": "",
-            "filename": "",
-            "line_no": 0,
-        }
-        for exercise in result.exercises
-    ]
-    states = {test["status"] for test in tests}
-    status = "error" if "error" in states else "fail" if "fail" in states else "pass"
-    return json.dumps({"version": 1, "status": status, "max_score": result.worth, "tests": tests}, indent=2)
 
 
 def as_csv(results: list[SubmissionResult]) -> str:

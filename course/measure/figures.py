@@ -16,11 +16,14 @@ from course.base import reports
 from course.base.processes import marked, used
 from course.harness.submission import Submission
 from course.measure.faults import print_faults, wait_until
+from course.pages import figures
 from serving.model import MODEL_PATH, open_model, weights
 
 ROUNDS = 7
 REQUESTS = 20
 STARTS = ("from `bentoml serve` to ready (s)", "memory at ready (MB)", f"memory after {REQUESTS} requests (MB)")
+QUOTED = ("start", "memory-ready", "memory-after")  # the same, as docs/figures.toml names them
+VERSION = f"ONNX Runtime {ort.__version__}"
 
 
 def print_figures() -> None:
@@ -55,7 +58,10 @@ def _print_agreement(console: Console) -> None:
         differences[f"batch {batch}"] = abs(session.run(None, {"input": images})[0] - expected).max()
     title = "Exported model against PyTorch: largest absolute difference of a logit"
     table = reports.table(title, *differences, words=0)
-    table.add_row(*(f"{difference:.1e}" for difference in differences.values()))
+    found = {batch: f"{difference:.1e}" for batch, difference in differences.items()}
+    table.add_row(*found.values())
+    quoted = {f"agreement-{batch.replace(' ', '-')}": text for batch, text in found.items()}
+    figures.record("agreement", "make figures", f"PyTorch {torch.__version__}, {VERSION}", quoted)
     console.print(table)
     console.print(
         f"Normally distributed images, seeds fixed; {MODEL_PATH.name}, {weights(session)}; at most 1e-4 is fine.\n"
@@ -79,13 +85,17 @@ def _start(submission: Submission, file: str) -> list[float]:
 
 def _print_starts(console: Console, starts: dict[str, list[list[float]]]) -> None:
     table = reports.table("Start-up and memory of a worker", "", *starts, "ratio of the medians")
+    quoted = {}
     for field, label in enumerate(STARTS):
         plain, ours = ([start[field] for start in each] for each in starts.values())
         digits = 0 if field else 2
         cells = [reports.spread(column, digits, " ") for column in (plain, ours)]
         table.add_row(label, *cells, f"{median(ours) / median(plain):.2f}")
+        quoted |= {f"{QUOTED[field]}-{who}": cell for who, cell in zip(("plain", "ex10"), cells, strict=True)}
     console.print(table)
+    how = f"make figures, median (least-most) of {ROUNDS} starts each, in turn"
+    figures.record("starts", how, f"BentoML {bentoml.__version__}, {VERSION}", quoted)
     console.print(
         f"Median (least-most) of {ROUNDS} starts each, in turn; ready is the first 200 of GET /readyz, asked every 20 ms;"
-        f" memory is resident. {reports.here()}, BentoML {bentoml.__version__}, ONNX Runtime {ort.__version__}."
+        f" memory is resident. {reports.here()}, BentoML {bentoml.__version__}, {VERSION}."
     )

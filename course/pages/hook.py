@@ -7,6 +7,8 @@
 <!-- code FILE NAME ... -->     functions, classes or constants of a Python file
 <!-- code FILE -->              another file, whole
 <!-- code FILE NAME | text -->   of a solution: folded, with a sentence on what to compare
+<!-- figure NAME -->            a figure of docs/figures.toml
+<!-- measured RUN -->           how, where and when the figures of that run were measured
 """
 
 import ast
@@ -21,13 +23,13 @@ from mkdocs.exceptions import PluginError
 
 from course import ROOT
 from course.base import manifest
-from course.pages import exercise_table, frameworks
+from course.pages import exercise_table, figures, frameworks
 from serving import Problem
 
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DIFFER = "Where do the two differ, and why?"
-MARK = r"<!-- (exercises|frameworks|card|hints|code)\b *(.*?) *-->"
+MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -46,6 +48,10 @@ def _fill(kind: str, words: str) -> str:
             return frameworks.table(os.environ.get("GITHUB_API_URL", frameworks.API))
         case "card":
             return _card(manifest.find(words))
+        case "figure":
+            return figures.figure(words)
+        case "measured":
+            return figures.measured(words)
         case "hints":
             hints = enumerate(manifest.find(words).hints, 1)
             return "\n".join(f'??? tip "Hint {number}"\n    {text}\n' for number, text in hints)

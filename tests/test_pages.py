@@ -57,6 +57,19 @@ def test_every_exercise_has_its_page_with_hints_and_code(site):
         assert {str(solution(file).relative_to(ROOT)) for file in exercise.files} & {*shown}, "no code is shown"
 
 
+def test_a_page_does_not_give_the_answer_away(site):
+    """The code of a solution is folded, under a sentence on what to compare; other code is open."""
+    answers = {str(solution(file).relative_to(ROOT)) for exercise in exercises() for file in exercise.files}
+    for path in site.glob("*/index.html"):
+        text = path.read_text().partition("<article")[2]
+        folded, opened = r'<details class="example">.*?</details>', r'class="filename">([\w./-]+)'
+        assert not answers & {*re.findall(opened, re.sub(folded, "", text, flags=re.DOTALL))}, path
+        assert all("Write yours first. " in one for one in re.findall(folded, text, re.DOTALL))
+    text = (site / "ex10_service" / "index.html").read_text()
+    assert "How often does yours open a session" in text
+    assert '<div class="highlight"><span class="filename">serving/service.py' in text.rpartition("</details>")[0]
+
+
 def test_the_page_is_whole_without_github(site):
     text = (site / "serving" / "index.html").read_text()
     assert text.count(">N/A</a>") == len(frameworks())

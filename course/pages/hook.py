@@ -29,13 +29,13 @@ from serving import Problem
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DIFFER = "Where do the two differ, and why?"
-MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
+MARK = r"( *)<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the marks of a page; an unknown name in a mark fails the build."""
     try:
-        return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
+        return re.sub(MARK, lambda mark: textwrap.indent(_fill(*mark.groups()[1:]), mark[1]), markdown)
     except (Problem, OSError, KeyError) as error:
         raise PluginError(f"{page.file.src_path}: {error}") from error
 

@@ -7,6 +7,7 @@
 <!-- code FILE NAME ... -->     functions, classes or constants of a Python file
 <!-- code FILE -->              another file, whole
 <!-- figure NAME -->            a figure of docs/figures.toml
+<!-- diagram NAME -->           docs/images/NAME.svg, in the page's own colours
 <!-- measured RUN -->           how, where and when the figures of that run were measured
 """
 
@@ -26,15 +27,19 @@ from serving import Problem
 
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
+MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured|diagram)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the marks of a page; an unknown name in a mark fails the build."""
     try:
-        return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
+        return _filled(markdown)
     except (Problem, OSError, KeyError) as error:
         raise PluginError(f"{page.file.src_path}: {error}") from error
+
+
+def _filled(text: str) -> str:
+    return re.sub(MARK, lambda mark: _fill(*mark.groups()), text)
 
 
 def _fill(kind: str, words: str) -> str:
@@ -47,6 +52,9 @@ def _fill(kind: str, words: str) -> str:
             return _card(manifest.find(words))
         case "figure":
             return figures.figure(words)
+        case "diagram":
+            drawn = _filled((ROOT / "docs" / "images" / f"{words}.svg").read_text())
+            return f"<figure>\n{re.sub('</?span.*?>', '', drawn)}</figure>"
         case "measured":
             return figures.measured(words)
         case "hints":

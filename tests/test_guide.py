@@ -196,7 +196,8 @@ def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
     ],
 )  # fmt: skip
 def test_ones_own_file_runs_by_the_commands_of_the_course(copy, line, file, words):
-    (copy.folder / "models" / "mine.onnx").touch()
+    for model in ("resnet18", "mine"):
+        (copy.folder / "models" / f"{model}.onnx").touch()
     copy.file(file).write_text("import sys; print('mine', sys.argv[1:])")
     assert f"mine {words}\n" in copy.types(line)
 
@@ -204,6 +205,7 @@ def test_ones_own_file_runs_by_the_commands_of_the_course(copy, line, file, word
 def test_a_command_that_tries_ones_own_service_is_one_of_make(copy, tmp_path):
     """Exercise 10's runs a second make, which gets the port, and names the client with it."""
     port, log = free_port(), tmp_path / "log"
+    (copy.folder / "models" / "resnet18.onnx").touch()
     with running(["make", "try", "EX=10", f"PORT={port}"], cwd=copy.folder, env=copy.env, log=log) as process:
         wait_for(lambda: "In a second terminal" in log.read_text(), process, log)
     text = log.read_text()
@@ -213,6 +215,7 @@ def test_a_command_that_tries_ones_own_service_is_one_of_make(copy, tmp_path):
 
 
 def test_a_file_of_ones_own_that_is_missing_is_named(copy):
+    (copy.folder / "models" / "resnet18.onnx").touch()
     copy.file("ex10_service.py").unlink()
     assert "There is no exercises/ex10_service.py" in copy.types("loadtest SERVICES=10 MINE=1", fails=True)
 

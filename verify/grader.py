@@ -70,7 +70,7 @@ def paths_json(folder: Path, hidden: list[Path], shown: list[Path]) -> None:
         *(ROOT / name for name in names),
         *map(Path, ("/var", "/run", "/srv", "/etc/shadow", "/etc/ssh")),
     ]
-    shown = [*shown, folder, ROOT / "course", *map(Path, (sys.prefix, "/", "/usr/bin", "/etc", "/dev"))]
+    shown = [*shown, ROOT / "course", *map(Path, (sys.prefix, "/", "/usr/bin", "/etc", "/dev"))]
     (folder / "paths.json").write_text(json.dumps([list(map(str, hidden)), list(map(str, shown))]))
 
 

@@ -97,12 +97,13 @@ def test_a_right_answer_gets_its_points_and_spying_finds_nothing(tmp_path, mark)
     hand_in(tmp_path / "class" / "another", "", "notes.py")
     spy = hand_in(tmp_path / "class" / "spy", SOLUTION, endless=ENDLESS)
     shutil.copy(HOSTILE / "functions.py", spy)
-    paths_json(spy, hidden=[private], shown=[])
+    paths_json(spy, hidden=[private, spy], shown=[])
     temporary.mkdir()
     options = ["--submissions", tmp_path / "class", "--private", private, "--jobs", 2, "--output", output]
     grade(*options, **{MARK: mark, "TMPDIR": str(temporary)})
     outcomes = [(test["id"], test["outcome"], test["details"]) for test in result(output, "spy")["tests"]]
-    assert [outcome for _, outcome, _ in outcomes] == ["passed"] * 10, outcomes
+    assert [outcome for _, outcome, _ in outcomes] == ["passed"] * len(outcomes), outcomes
+    assert len(outcomes) == 11
     assert not containers(mark)
     assert not processes_with(daemon)
     assert not list(temporary.iterdir())

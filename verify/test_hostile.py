@@ -256,7 +256,7 @@ def test_what_is_not_its_own_is_out_of_reach(hostile, tmp_path):
     secret = hostile.new_folder("call") / "result.json"
     secret.write_text("what another call returned")
     (tmp_path / "results.json").write_text("{}")
-    shown = [ROOT / "serving" / "model.py", CAT, Path("/usr")]
+    shown = [hostile.folder, ROOT / "serving" / "model.py", CAT, Path("/usr")]
     paths_json(hostile.folder, [ROOT / ".pytest_cache", tmp_path / "results.json", secret, Path.home() / ".ssh"], shown)
     got = hostile.call(FILE, "reach")
     assert {name: got[name] for name in REACH} == REACH

@@ -65,7 +65,7 @@ class Exercise(BaseModel):
     @property
     def run_solution(self) -> str:
         """The same command for the solution."""
-        return self.run.replace("exercises", "solutions").replace(" MINE=1", "")
+        return self.run.replace("exercises", "solutions").replace(" MINE=1", "").replace("mine.onnx", "solution.onnx")
 
     @property
     def part(self) -> str:

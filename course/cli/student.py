@@ -48,10 +48,7 @@ app.command()(guide.reset)
 @app.command("try")
 def try_own(exercise: Number = None) -> None:
     """Run your own files as the page of their exercise says."""
-    exercise = exercise or progress.current()
-    command = exercise.run
-    if exercise.number != "01":  # which exports it
-        models.need(["resnet18"])
+    command = (exercise or progress.current()).run
     console.print(f"[bold]{escape(command)}[/]")
     for name in ("MAKEFLAGS", "MAKELEVEL"):  # a make that it runs is not a part of this one
         os.environ.pop(name, None)

@@ -8,6 +8,7 @@
 <!-- code FILE -->              another file, whole
 <!-- code FILE NAME | text -->   of a solution: folded, with a sentence on what to compare
 <!-- figure NAME -->            a figure of docs/figures.toml
+<!-- diagram NAME -->           docs/images/NAME.svg, in the page's own colours
 <!-- measured RUN -->           how, where and when the figures of that run were measured
 """
 
@@ -29,15 +30,20 @@ from serving import Problem
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DIFFER = "Where do the two differ, and why?"
-MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
+MARK = r"( *)<!-- (exercises|frameworks|card|hints|code|figure|measured|diagram)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the marks of a page; an unknown name in a mark fails the build."""
     try:
-        return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
+        return _filled(markdown)
     except (Problem, OSError, KeyError) as error:
         raise PluginError(f"{page.file.src_path}: {error}") from error
+
+
+def _filled(text: str) -> str:
+    # What fills an indented mark is indented as well: it stands in a folded part.
+    return re.sub(MARK, lambda mark: textwrap.indent(_fill(*mark.groups()[1:]), mark[1]), text)
 
 
 def _fill(kind: str, words: str) -> str:
@@ -50,6 +56,9 @@ def _fill(kind: str, words: str) -> str:
             return _card(manifest.find(words))
         case "figure":
             return figures.figure(words)
+        case "diagram":
+            drawn = _filled((ROOT / "docs" / "images" / f"{words}.svg").read_text())
+            return f"<figure>\n{re.sub('</?span.*?>', '', drawn)}</figure>"
         case "measured":
             return figures.measured(words)
         case "hints":

@@ -181,6 +181,29 @@ def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
         assert place in text
 
 
+def test_a_check_that_nobody_reads_ends_quietly(copy):
+    copy.solve(FILE)
+    for command in ("check EX=04", "list"):
+        done = run("sh", "-c", f"make {command} | head -n 1", cwd=copy.folder, **copy.env)
+        assert [line for line in done.stderr.splitlines() if not line.startswith("make: ***")] in ([], [""])
+    assert not (copy.folder / ".course" / "progress.json").exists(), "the check was not finished"
+
+
+def test_make_works_inside_exercises(copy):
+    done = run("make", "hint", "EX=04", cwd=copy.folder / "exercises", **copy.env)
+    assert HINTS[0] in done.stdout
+    assert "Entering directory" not in done.stdout
+    for words, sentence in ((["check", "4"], "Did you mean: make check EX=04"), ([], "make serve")):
+        done = run("make", *words, cwd=copy.folder / "exercises", **copy.env)
+        assert sentence in done.stdout + done.stderr
+
+
+def test_a_package_that_the_course_does_not_have_is_named(copy):
+    copy.write("import numpy as np\n", "import numpy as np\nimport polars\n", SOLVED)
+    text = copy.types("check EX=04", fails=True)
+    assert "note      polars is not in the course's environment (requirements.txt), and the grader does not" in text
+
+
 # ------------------------------------------------------------------------------ one's own files
 
 
@@ -324,7 +347,7 @@ def test_what_two_terminals_remember_is_kept_from_both(copy):
         ("solution EX=x", "EX=x: no exercise has that number."),
         ("reset EX=8x", "EX=8x: no exercise has that number."),
         ("reset", "Which exercise? make reset EX=04"),
-        ("hint 'EX=04 07'", "EX=04 07: no exercise has that number."),
+        ("hint 'EX=04 07'", "EX=04 07: one exercise at a time here, such as EX=04."),
         ("check 4", "Did you mean: make check EX=04"),
         ("hint 12", "Did you mean: make hint EX=12"),
     ],
@@ -350,8 +373,9 @@ def test_on_a_narrow_terminal_nothing_is_wider(copy):
             shown += part
     except OSError:  # how Linux says that the other end is closed
         pass
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] != 0
     text = shown.decode()
+    assert "make: ***" not in text
     assert "\x1b[31m✗" in text
     assert "━" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

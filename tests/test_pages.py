@@ -56,6 +56,7 @@ def test_every_exercise_has_its_page_with_hints_and_code(site):
         text = (site / exercise.stem / "index.html").read_text()
         assert text.count("Hint ") >= len(exercise.hints)
         assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
+        assert 'href="https://' in text.partition('id="read-on"')[2].partition('id="hints"')[0], "no documentation"
         shown = re.findall(r'(?:title="|class="filename">)([\w./-]+)', text)
         assert {str(solution(file).relative_to(ROOT)) for file in exercise.files} & {*shown}, "no code is shown"
 

@@ -30,7 +30,7 @@ from serving import Problem
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DIFFER = "Where do the two differ, and why?"
-MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured|diagram)\b *(.*?) *-->"
+MARK = r"( *)<!-- (exercises|frameworks|card|hints|code|figure|measured|diagram)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -42,7 +42,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _filled(text: str) -> str:
-    return re.sub(MARK, lambda mark: _fill(*mark.groups()), text)
+    # What fills an indented mark is indented as well: it stands in a folded part.
+    return re.sub(MARK, lambda mark: textwrap.indent(_fill(*mark.groups()[1:]), mark[1]), text)
 
 
 def _fill(kind: str, words: str) -> str:

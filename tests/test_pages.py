@@ -212,11 +212,16 @@ def test_hints_open_one_by_one(site, browser):
 
 
 @needs_browser
-def test_answers_of_the_knowledge_check_open_one_by_one(site, browser):
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [("", 18), ("_services", 18), ("_containers", 12), ("_further", 12)],
+    ids=["I", "II", "III", "IV"],
+)
+def test_answers_of_the_knowledge_check_open_one_by_one(site, browser, page, least):
     tab = browser.new_page()
-    tab.goto((site / "knowledge_check" / "index.html").as_uri())
+    tab.goto((site / f"knowledge_check{page}" / "index.html").as_uri())
     questions = tab.locator("details.question")
-    assert questions.count() >= 18
+    assert questions.count() >= least
     for number in range(questions.count()):
         question = questions.nth(number)
         assert question.locator("summary").inner_text().startswith(f"{number + 1}. ")

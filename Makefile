@@ -109,7 +109,7 @@ grade-benchmark: ## make grade-benchmark | Measure what grading costs; the grade
 verify-course: $(READY) ## make verify-course | Test the tests and the grader
 	@$(PY) -m pytest verify --numprocesses 3
 
-figures: ## make figures | Measure start-up, memory, agreement, faults
+figures: ## make figures | Measure start-up, memory, agreement, faults; write docs/figures.toml
 crowd: ## make crowd | Send 500 photographs at once to exercises 09 and 10
 
 lint: $(READY) ## make lint | Run Ruff's checks, and check its format

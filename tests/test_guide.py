@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from fcntl import ioctl
@@ -130,6 +131,19 @@ def test_what_failed_last_runs_first_and_keeps_what_passed_before(copy):
 def test_a_forgotten_return_is_named(copy):
     copy.write(TODO, '"input", "output"')
     assert "input_and_output() returned None: is there a return?" in copy.types("check EX=04", fails=True)
+
+
+def test_a_failure_in_a_driver_of_the_tests_is_about_the_students_function(tmp_path):
+    text = (ROOT / "solutions" / "ex05_benchmark.py").read_text()
+    assert "wrapper(*arguments: Any, **options: Any)" in text
+    (tmp_path / "ex05_benchmark.py").write_text(
+        text.replace("wrapper(*arguments: Any, **options: Any)", "wrapper(one)")
+    )
+    words = ["tests/test_ex05_benchmark.py", "-k", "timed_returns", "--submission", tmp_path]
+    said = run(sys.executable, "-m", "pytest", *words).stdout
+    assert "ex05_benchmark.py: timed() raised TypeError" in said
+    assert "unexpected keyword argument 'tare'" in said
+    assert not re.search("driver|try_timed", said)
 
 
 def test_a_failure_names_the_step_of_the_function_that_was_called():

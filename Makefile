@@ -109,7 +109,7 @@ grade-benchmark: ## make grade-benchmark | Measure what grading costs; the grade
 verify-course: $(READY) ## make verify-course | Test the tests and the grader
 	@$(PY) -m pytest verify --numprocesses 3
 
-figures: ## make figures | Measure start-up, memory, agreement, faults
+figures: ## make figures | Measure start-up, memory, agreement, faults; write docs/figures.toml
 crowd: ## make crowd | Send 500 photographs at once to exercises 09 and 10
 
 lint: $(READY) ## make lint | Run Ruff's checks, and check its format
@@ -166,12 +166,15 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   CPU=1              setup installs PyTorch without CUDA: 5 GB less on Linux
 #:   BASE_IMAGE, PIP_INDEX_URL, TORCH_INDEX  mirrors, for images and setup
 
+# In a terminal, a command that failed has said why. So make ends as by Ctrl-C, and adds no `*** Error 1`.
+RUN = trap : INT TERM HUP; $(COURSE) $@ || { code=$$?; [ -t 2 ] && kill -INT $$PPID || exit $$code; }
+
 serve client list docs check watch try hint progress solution export reset netron loadtest bento containerize run-container \
   grade gradescope grade-benchmark figures crowd manifest: $(READY)
-	@$(COURSE) $@
+	@$(RUN)
 
 images compare-images: $(READY) $(PROGRAM)
-	@$(COURSE) $@
+	@$(RUN)
 
 # The stamp is written last: an interrupted setup continues where pip stopped.
 # uv, where it is installed, takes a third of the time. Both install the versions of requirements.lock.

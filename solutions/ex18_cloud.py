@@ -36,10 +36,10 @@ def settings(service: str) -> dict[str, str]:
     """
     composed = service in ("ex14_sequential", "ex15_concurrent", "ex16_pipeline")
     return {
-        # Each process holds 225 to 245 MB: two of them, or up to four.
+        # Each process holds 220 to 380 MB without load: two of them, or up to four.
         "cpu": "2" if composed else "1",
         "memory": "2Gi" if composed else "1Gi",
-        # By default Cloud Run sends 80. Requests that wait for a core are better off in another instance.
+        # By default 80 for each vCPU. Requests that wait for a core are better off in another instance.
         "concurrency": "8",
         "timeout": "30s",  # as long as the services' own
         "max-instances": "4",  # limits the bill

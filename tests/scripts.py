@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from course.harness.submission import Finished, Submission
-from course.harness.verdicts import expect, short
+from course.harness.verdicts import expect, said, short
 
 
 def expect_success(finished: Finished, *words: str, called: str, expected: str, hint: str) -> None:
     """Fail unless a script ended with exit code 0 and printed these words."""
     holds = finished.code == 0 and all(word in finished.output for word in words)
-    got = f"exit code {finished.code}: {finished.output[-500:]}"
+    got = f"exit code {finished.code}: {said(finished.output)}"
     expect(holds, called=called, got=got, expected=f"exit code 0, {expected}", hint=hint)
 
 
@@ -22,7 +22,7 @@ def expect_one_sentence(finished: Finished, *words: str, called: str, hint: str)
     expect(
         finished.code != 0 and all(word in sentence for word in words) and "Traceback" not in finished.output,
         called=called,
-        got=f"exit code {finished.code}: {finished.output[-400:]}",
+        got=f"exit code {finished.code}: {said(finished.output)}",
         expected=f"a non-zero exit code and one sentence with {' and '.join(words)}, without a stack trace",
         hint=hint,
     )
@@ -30,7 +30,7 @@ def expect_one_sentence(finished: Finished, *words: str, called: str, hint: str)
 
 def expect_equal(got: Any, expected: Any, *, called: str, hint: str) -> None:
     """Fail unless what came back is what should have come back; both are shown."""
-    expect(is_equal(got, expected), called=called, got=got, expected=f"{expected!r}", hint=hint)
+    expect(is_equal(got, expected), called=called, got=got, expected=short(f"{expected!r}"), hint=hint)
 
 
 def expect_close(got: Any, expected: np.ndarray, within: float, *, called: str, hint: str) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from commands import run
 from course_copy import Copy
 from small_models import small_model
 
-CHECKS = ["Python", "Environment", "Packages", "Disk", "Home", "Sockets", "Port", "Docker", "Model"]
+CHECKS = ["Python", "Environment", "Packages", "Course", "Disk", "Home", "Sockets", "Port", "Docker", "Model"]
 
 
 @pytest.fixture
@@ -134,8 +135,20 @@ def test_a_model_that_is_missing_or_broken(copy):
     assert lines["Model"].endswith("make export")
     (copy.folder / "models" / "resnet18.onnx").write_bytes(b"no model")
     lines = doctor(copy, well=False)
-    assert "cannot be loaded" in lines["Model"]
-    assert lines["Model"].endswith("make export")
+    whole = f"cannot be loaded: Load model from {copy.folder}/models/resnet18.onnx failed:Protobuf parsing failed."
+    assert lines["Model"].endswith(f"{whole}  →  make export")
+
+
+def test_files_that_are_not_to_be_filled_in_are_compared_with_git(copy):
+    assert "there is no git here" in doctor(copy)["Course"]
+    for words in ("init --quiet", "add serving exercises", "commit --quiet --message all"):
+        who = ["-c", "user.name=Student", "-c", "user.email=student@example.org"]
+        assert run("git", *who, *words.split(), cwd=copy.folder).returncode == 0
+    copy.file("ex04_inference.py").write_text("mine\n")
+    assert doctor(copy)["Course"].endswith("unchanged")
+    (copy.folder / "serving" / "model.py").write_text("mine\n")
+    line = doctor(copy, well=False)["Course"]
+    assert line.endswith("changed: serving/model.py  →  git stash push -- course serving tests")
 
 
 @pytest.mark.parametrize(

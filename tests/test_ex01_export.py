@@ -11,7 +11,7 @@ from scripts import expect_close, expect_equal, expect_success
 from course import ROOT
 from course.harness import model_files, written
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 
 FILE, SEED = "ex01_export.py", 3
 EXPORTERS = ("dynamo", "torchscript", "lightning")
@@ -177,7 +177,7 @@ def test_a_model_that_fails_the_comparison_replaces_nothing(submission, export, 
     expect(
         finished.code != 0 and left == {"resnet18.onnx": b"the model of yesterday"},
         called=f"python {FILE}, where the exporter adds {added} to each logit",
-        got=f"exit code {finished.code}, files {left}, output: {finished.output[-300:]}",
+        got=f"exit code {finished.code}, files {left}, output: {said(finished.output)}",
         expected="a non-zero exit code, and the file that was there before, untouched and alone",
         hint="compare() must raise a Problem unless the difference is small; NaN is never small",
     )

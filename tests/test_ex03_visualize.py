@@ -20,7 +20,7 @@ from small_models import small_model
 
 from course.base.processes import wait
 from course.harness import http, model_files, written
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 from serving.model import softmax
 
 FILE = "ex03_visualize.py"
@@ -201,7 +201,7 @@ def test_shows_two_models_side_by_side_until_it_is_stopped(shown):
     expect(
         shown.code == 0 and "Traceback" not in shown.output and "┃" in shown.output,
         called=f"{called}, then Ctrl-C or SIGTERM",
-        got=f"exit code {shown.code}: {shown.output[-400:]}",
+        got=f"exit code {shown.code}: {said(shown.output)}",
         expected="a table of operators, two URLs, and exit code 0 within 30 s",
         hint="print_operators(models), then view(models, port, browser)",
     )

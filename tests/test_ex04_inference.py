@@ -12,7 +12,7 @@ from small_models import LABELS, small_model
 from course import ROOT
 from course.harness import written
 from course.harness.submission import Finished, Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 from serving.images import open_image
 from serving.images import preprocess as reference_preprocess  # test_serving_images.py compares it with torchvision
 from serving.model import softmax as reference_softmax
@@ -185,7 +185,7 @@ def test_loads_the_model_once_for_all_images(classified):
     expect(
         finished.code == 0 and opened == 1,
         called="python ex04_inference.py cat.png coffee.png --model renamed.onnx",
-        got=f"exit code {finished.code}, {opened} sessions opened: {finished.output[-300:]}",
+        got=f"exit code {finished.code}, {opened} sessions opened: {said(finished.output)}",
         expected="exit code 0 and one session for all images: loading takes longer than running",
         hint="put @functools.cache on open_session(): called again, it returns the session that it has",
     )

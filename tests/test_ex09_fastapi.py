@@ -35,7 +35,7 @@ from course.base.processes import free_port, left_behind, wait
 from course.harness import http
 from course.harness.server import Server
 from course.harness.submission import Submission
-from course.harness.verdicts import expect
+from course.harness.verdicts import expect, said
 
 FILE = "ex09_fastapi.py"
 
@@ -169,7 +169,7 @@ def assert_ends(server: Server, stop: signal.Signals, called: str, without: str 
     expect(
         code is not None and not left and not (without and without in log),
         called=f"python ex09_fastapi.py, then {stop.name}{called}",
-        got=f"exit code {code}, processes left: {left}. {log[-400:]}",
+        got=f"exit code {code}, processes left: {left}. {said(log)}",
         expected=f"its end within 20 s, with no process left{f' and no {without} in its log' if without else ''}",
         hint="uvicorn.run(app, port=port, timeout_graceful_shutdown=5) handles both signals",
     )
@@ -207,7 +207,7 @@ def test_a_port_that_is_taken_is_one_sentence(submission, server):
     expect(
         finished.code != 0 and str(port) in finished.output and len(finished.output.strip().splitlines()) == 1,
         called=f"python ex09_fastapi.py --port {port}, where something listens already",
-        got=f"exit code {finished.code}: {finished.output[-500:]}",
+        got=f"exit code {finished.code}: {said(finished.output)}",
         expected="a non-zero exit code and one sentence that names the port",
         hint="`if not is_free(port): raise Problem(...)` before uvicorn.run",
     )

@@ -162,7 +162,7 @@ def assert_client(submission: Submission, images: list[Path], url: str, ok: bool
     expect(
         said and (finished.code == 0) == ok,
         called=f"python ex10_client.py {' '.join(image.name for image in images)} --url {url}",
-        got=f"exit code {finished.code}: {finished.output[-600:]}",
+        got=f"exit code {finished.code}: {said(finished.output)}",
         expected=f"{'exit code 0' if ok else 'a non-zero exit code'}, and an output that holds {says}",
         hint=hint,
     )

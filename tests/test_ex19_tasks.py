@@ -25,7 +25,7 @@ from course.harness import http
 from course.harness.load import ask, workers
 from course.harness.server import Server
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 
 SERVICE, CLIENT = "ex19_tasks.py", "ex19_client.py"
 ROUTE = "/classify_archive"
@@ -468,7 +468,7 @@ def test_ctrl_c_of_the_client_cancels_the_task(submission, server, tmp_path):
         code, output = wait(client, 20), client.log.read_text()
     state = progress(server, task) if (task := task_named(output)) else {"status": "unknown"}
     called = "Ctrl-C while python ex19_client.py waits for 250 images"
-    got = f"exit code {code}: {output[-300:]}; /progress: {state}"
+    got = f"exit code {code}: {said(output)}; /progress: {state}"
     expected = "exit code 130; the task's id, that it is canceled, and how many of its images were done"
     hint = 'cancel(): client.post("/cancel", json={"task_id": task}), and return the answer'
     right = code == 130 and "of 250 files were done" in output and state["status"] == "canceled"
@@ -523,7 +523,7 @@ def test_optional_client_outlives_a_dead_worker_and_retries_its_task(submission,
     expect(
         task is not None and "is failed" in output and "--retry" in output,
         called="python ex19_client.py slow.zip, whose worker was killed meanwhile",
-        got=output[-600:],
+        got=said(output),
         expected="that the task is failed, and the command that retries it",
         hint="states(): catch httpx.TransportError until PATIENCE seconds brought no response, then raise it",
     )

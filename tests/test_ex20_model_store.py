@@ -22,7 +22,7 @@ from course.harness.load import load, tally
 from course.harness.model_worker import LARGEST
 from course.harness.server import Server
 from course.harness.submission import Finished, Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 from course.harness.written import beginning, read
 
 SERVICE, COMMANDS = "ex20_service.py", "ex20_model_store.py"
@@ -50,7 +50,7 @@ class Store:
         output = self.does(*words)
         found = re.findall(r"^resnet18:[a-z0-9._-]+$", output, re.MULTILINE)
         expected = "the tag on a line of its own, such as resnet18:bc75jvhg2kdtkax4"
-        expect(bool(found), called=typed(words), got=output[-300:], expected=expected, hint="print(model.tag)")
+        expect(bool(found), called=typed(words), got=said(output), expected=expected, hint="print(model.tag)")
         return found[-1]
 
     def refuses(self, *words: object, because: str) -> None:
@@ -199,7 +199,7 @@ def test_an_interrupted_command_leaves_nothing_half_written(
     finished = own.run(command, file, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     after = own.run("list")
     called = f"`list` after `{command}` was {how} while BentoML copied the version into the store"
-    got = f"exit code {after.code}: {after.output[-600:]}"
+    got = f"exit code {after.code}: {said(after.output)}"
     hint = "with moved_in_whole() as store, and _model_store=store for bentoml.models.create and import_model"
     right = finished.code == 0 or (after.code == 0 and len(rows(after.output)) == len(before))
     expect(right, called=called, got=got, expected="the versions that were there before, and no other", hint=hint)

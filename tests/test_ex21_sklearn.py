@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from course.harness import model_files
 from course.harness.submission import Submission
-from course.harness.verdicts import expect, fail
+from course.harness.verdicts import expect, fail, said
 
 FILE = "ex21_sklearn.py"
 AGREEMENT = 1e-5  # of a probability: float32 sums over 101 trees come to 2e-7, one vote more or less to 1e-2
@@ -222,7 +222,7 @@ def test_a_forest_that_answers_otherwise_replaces_nothing(submission, exported, 
     # A graph that breaks the tie as scikit-learn does is right, too.
     agrees = finished.code == 0 and (answers(output, rows())[0] == forest(100).predict(rows())).all()
     called = f"python {FILE} --trees 100, a forest of which ONNX Runtime gives row 290 another label"
-    got = f"exit code {finished.code}, files {left}, output: {finished.output[-300:]}"
+    got = f"exit code {finished.code}, files {left}, output: {said(finished.output)}"
     expected = "a non-zero exit code, one sentence, and the file that was there before, untouched and alone"
     hint = "compare before the end of `with whole_file(output)`, every row, labels too"
     right = (refused or agrees) and "Traceback" not in finished.output

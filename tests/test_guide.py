@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from fcntl import ioctl
@@ -132,6 +133,19 @@ def test_a_forgotten_return_is_named(copy):
     assert "input_and_output() returned None: is there a return?" in copy.types("check EX=04", fails=True)
 
 
+def test_a_failure_in_a_driver_of_the_tests_is_about_the_students_function(tmp_path):
+    text = (ROOT / "solutions" / "ex05_benchmark.py").read_text()
+    assert "wrapper(*arguments: Any, **options: Any)" in text
+    (tmp_path / "ex05_benchmark.py").write_text(
+        text.replace("wrapper(*arguments: Any, **options: Any)", "wrapper(one)")
+    )
+    words = ["tests/test_ex05_benchmark.py", "-k", "timed_returns", "--submission", tmp_path]
+    said = run(sys.executable, "-m", "pytest", *words).stdout
+    assert "ex05_benchmark.py: timed() raised TypeError" in said
+    assert "unexpected keyword argument 'tare'" in said
+    assert not re.search("driver|try_timed", said)
+
+
 def test_a_failure_names_the_step_of_the_function_that_was_called():
     text = (
         "class Service:\n    # TODO 1: none of a function's\n\n"
@@ -181,6 +195,29 @@ def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
         assert place in text
 
 
+def test_a_check_that_nobody_reads_ends_quietly(copy):
+    copy.solve(FILE)
+    for command in ("check EX=04", "list"):
+        done = run("sh", "-c", f"make {command} | head -n 1", cwd=copy.folder, **copy.env)
+        assert [line for line in done.stderr.splitlines() if not line.startswith("make: ***")] in ([], [""])
+    assert not (copy.folder / ".course" / "progress.json").exists(), "the check was not finished"
+
+
+def test_make_works_inside_exercises(copy):
+    done = run("make", "hint", "EX=04", cwd=copy.folder / "exercises", **copy.env)
+    assert HINTS[0] in done.stdout
+    assert "Entering directory" not in done.stdout
+    for words, sentence in ((["check", "4"], "Did you mean: make check EX=04"), ([], "make serve")):
+        done = run("make", *words, cwd=copy.folder / "exercises", **copy.env)
+        assert sentence in done.stdout + done.stderr
+
+
+def test_a_package_that_the_course_does_not_have_is_named(copy):
+    copy.write("import numpy as np\n", "import numpy as np\nimport polars\n", SOLVED)
+    text = copy.types("check EX=04", fails=True)
+    assert "note      polars is not in the course's environment (requirements.txt), and the grader does not" in text
+
+
 # ------------------------------------------------------------------------------ one's own files
 
 
@@ -196,7 +233,8 @@ def test_nothing_begun_is_said_with_the_lines_to_fill_in(copy):
     ],
 )  # fmt: skip
 def test_ones_own_file_runs_by_the_commands_of_the_course(copy, line, file, words):
-    (copy.folder / "models" / "mine.onnx").touch()
+    for model in ("resnet18", "mine"):
+        (copy.folder / "models" / f"{model}.onnx").touch()
     copy.file(file).write_text("import sys; print('mine', sys.argv[1:])")
     assert f"mine {words}\n" in copy.types(line)
 
@@ -204,6 +242,7 @@ def test_ones_own_file_runs_by_the_commands_of_the_course(copy, line, file, word
 def test_a_command_that_tries_ones_own_service_is_one_of_make(copy, tmp_path):
     """Exercise 10's runs a second make, which gets the port, and names the client with it."""
     port, log = free_port(), tmp_path / "log"
+    (copy.folder / "models" / "resnet18.onnx").touch()
     with running(["make", "try", "EX=10", f"PORT={port}"], cwd=copy.folder, env=copy.env, log=log) as process:
         wait_for(lambda: "In a second terminal" in log.read_text(), process, log)
     text = log.read_text()
@@ -213,6 +252,7 @@ def test_a_command_that_tries_ones_own_service_is_one_of_make(copy, tmp_path):
 
 
 def test_a_file_of_ones_own_that_is_missing_is_named(copy):
+    (copy.folder / "models" / "resnet18.onnx").touch()
     copy.file("ex10_service.py").unlink()
     assert "There is no exercises/ex10_service.py" in copy.types("loadtest SERVICES=10 MINE=1", fails=True)
 
@@ -321,7 +361,7 @@ def test_what_two_terminals_remember_is_kept_from_both(copy):
         ("solution EX=x", "EX=x: no exercise has that number."),
         ("reset EX=8x", "EX=8x: no exercise has that number."),
         ("reset", "Which exercise? make reset EX=04"),
-        ("hint 'EX=04 07'", "EX=04 07: no exercise has that number."),
+        ("hint 'EX=04 07'", "EX=04 07: one exercise at a time here, such as EX=04."),
         ("check 4", "Did you mean: make check EX=04"),
         ("hint 12", "Did you mean: make hint EX=12"),
     ],
@@ -347,8 +387,9 @@ def test_on_a_narrow_terminal_nothing_is_wider(copy):
             shown += part
     except OSError:  # how Linux says that the other end is closed
         pass
-    os.waitpid(pid, 0)
+    assert os.waitpid(pid, 0)[1] != 0
     text = shown.decode()
+    assert "make: ***" not in text
     assert "\x1b[31m✗" in text
     assert "━" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

@@ -55,6 +55,7 @@ def test_serve_and_client_name_what_is_on_the_photographs(served):
 def test_serve_takes_an_exercises_number(tmp_path):
     with serving(tmp_path, "make", "serve", "EX=09", "PORT={port}") as (_, process):
         assert_stops(process, signal.SIGINT)
+    assert "\nStopping, up to 10 s\n" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("words", [[], ["EX=06"]], ids=" ".join)
@@ -78,7 +79,7 @@ def test_netron_shows_the_model_or_says_what_to_run(words, tmp_path):
 def test_a_port_that_is_taken_is_one_sentence(served):
     done = make("serve", f"PORT={served}")
     assert done.returncode != 0
-    assert f"Port {served} is taken" in done.stderr
+    assert re.search(rf"Port {served} is taken by process \d+ \(python\S* .*serve", done.stderr)
     assert f"make serve PORT={served + 1}" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 

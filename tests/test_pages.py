@@ -4,7 +4,10 @@ import json
 import re
 import shutil
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from commands import run, wait_for
@@ -53,8 +56,22 @@ def test_every_exercise_has_its_page_with_hints_and_code(site):
         text = (site / exercise.stem / "index.html").read_text()
         assert text.count("Hint ") >= len(exercise.hints)
         assert "<!-- " not in text.partition("<article")[2].partition("</article")[0], "a mark was not replaced"
+        assert 'href="https://' in text.partition('id="read-on"')[2].partition('id="hints"')[0], "no documentation"
         shown = re.findall(r'(?:title="|class="filename">)([\w./-]+)', text)
         assert {str(solution(file).relative_to(ROOT)) for file in exercise.files} & {*shown}, "no code is shown"
+
+
+def test_a_page_does_not_give_the_answer_away(site):
+    """The code of a solution is folded, under a sentence on what to compare; other code is open."""
+    answers = {str(solution(file).relative_to(ROOT)) for exercise in exercises() for file in exercise.files}
+    for path in site.glob("*/index.html"):
+        text = path.read_text().partition("<article")[2]
+        folded, opened = r'<details class="example">.*?</details>', r'class="filename">([\w./-]+)'
+        assert not answers & {*re.findall(opened, re.sub(folded, "", text, flags=re.DOTALL))}, path
+        assert all("Write yours first. " in one for one in re.findall(folded, text, re.DOTALL))
+    text = (site / "ex10_service" / "index.html").read_text()
+    assert "How often does yours open a session" in text
+    assert '<div class="highlight"><span class="filename">serving/service.py' in text.rpartition("</details>")[0]
 
 
 def test_the_page_is_whole_without_github(site):
@@ -98,6 +115,7 @@ def test_a_new_run_replaces_the_one_of_its_name_and_no_other(tmp_path, monkeypat
     [
         "<!-- figure nothing -->",
         "<!-- measured nothing -->",
+        "<!-- diagram nothing -->",
         "<!-- card 77 -->",
         "<!-- code solutions/ex04_inference.py nothing -->",
         "<!-- code no.py f -->",
@@ -110,6 +128,74 @@ def test_a_mark_that_names_nothing_fails_the_build(mark):
 
     with pytest.raises(page.PluginError, match=r"page\.md"):
         page.on_page_markdown(mark, Page)
+
+
+class Links(HTMLParser):
+    """What a page of the site links to, and where in it a link may point."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = {""}
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [found[name] for name in ("href", "src") if found.get(name)]
+        self.ids.add(found.get("id") or "")
+
+
+def test_no_link_inside_the_site_is_broken(site):
+    """Neither to a page or file, nor to a place in a page."""
+    found = {path: Links(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    broken, checked = [], 0
+    for path, links in ((path, one.links) for path, one in found.items()):
+        for link in (link for link in links if not urlsplit(link).scheme):
+            parts = urlsplit(link)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            checked += 1
+            if not target.is_file() or (target in found and unquote(parts.fragment) not in found[target].ids):
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert checked > 1000
+    assert not broken
+
+
+def test_the_bars_of_the_images_are_as_long_as_their_figures():
+    """0.058 units for each MB, beginning at 146; docs/figures.toml holds the MB."""
+    text = (ROOT / "docs" / "images" / "image_sizes.svg").read_text()
+    bars = re.findall(r'x="(\d+)"[^>]*><!-- figure (image-[\w-]+)', text)
+    sizes = {name: figure for run in figures.runs().values() for name, figure in run.figures.items()}
+    assert len(bars) == 4
+    for end, name in bars:  # the text begins 6 behind its bar
+        assert int(end) - 152 == pytest.approx(0.058 * int(sizes[name].split()[0]), abs=1)
+        assert f'width="{int(end) - 152}"' in text
+
+
+DIAGRAMS = re.findall(r"<!-- diagram (\w+) -->", "".join(path.read_text() for path in PAGES))
+
+
+@needs_browser
+def test_diagrams_fit_a_phone_follow_the_colours_and_load_nothing(site, browser):
+    drawn = {path.stem for path in (ROOT / "docs" / "images").glob("*.svg")}
+    assert drawn == {*DIAGRAMS}
+    tab = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    for path in PAGES[:-1]:
+        for name in re.findall(r"<!-- diagram (\w+) -->", path.read_text()):
+            tab.goto((site / path.stem / "index.html").as_uri())
+            title = ElementTree.parse(ROOT / "docs" / "images" / f"{name}.svg").findtext(
+                "{http://www.w3.org/2000/svg}title"
+            )
+            picture = tab.get_by_role("img", name=title)
+            assert picture.bounding_box()["width"] <= 390
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+            colour = "element => getComputedStyle(element).fill"
+            page_colour = tab.locator("article p").first.evaluate("element => getComputedStyle(element).color")
+            assert picture.locator("text").first.evaluate(colour) == page_colour
+    assert all(url.startswith(site.as_uri()) for url in asked)
+    tab.close()
 
 
 @needs_browser
@@ -126,11 +212,16 @@ def test_hints_open_one_by_one(site, browser):
 
 
 @needs_browser
-def test_answers_of_the_knowledge_check_open_one_by_one(site, browser):
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [("", 18), ("_services", 18), ("_containers", 12), ("_further", 12)],
+    ids=["I", "II", "III", "IV"],
+)
+def test_answers_of_the_knowledge_check_open_one_by_one(site, browser, page, least):
     tab = browser.new_page()
-    tab.goto((site / "knowledge_check" / "index.html").as_uri())
+    tab.goto((site / f"knowledge_check{page}" / "index.html").as_uri())
     questions = tab.locator("details.question")
-    assert questions.count() >= 18
+    assert questions.count() >= least
     for number in range(questions.count()):
         question = questions.nth(number)
         assert question.locator("summary").inner_text().startswith(f"{number + 1}. ")

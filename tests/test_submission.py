@@ -11,6 +11,7 @@ from commands import run
 from course import ROOT
 from course.base.processes import marked
 from course.harness.submission import Submission
+from course.harness.verdicts import said
 
 Failed = pytest.fail.Exception
 
@@ -170,6 +171,29 @@ def test_a_service_that_does_not_start_is_one_sentence(write, code, sentence):
 def test_a_service_that_fails_tells_why(write):
     _, words, _ = serve(write(SERVICE.format(init="pass", body="return {}['lost']")))
     assert words == " The service's log says: KeyError: 'lost'"
+
+
+def test_last_words_are_those_of_the_last_request(write):
+    code = SERVICE.format(init="print('w' * 300)", body="print('x' * 300); return number")
+    with write(code).serve("ex99.py") as server:
+        for number in (1, 2):
+            server.request("POST", "/answer", json={"number": number})
+            lines = server.last_words().splitlines()
+            assert "www" not in server.last_words()
+            assert sum("xxx" in line for line in lines) == 1
+            assert max(map(len, lines)) <= 124
+
+
+def test_what_a_program_said_begins_with_the_exception(tmp_path):
+    """Then the student's own frame; those of libraries are left out. Without a stack trace, whole lines of the end."""
+    file = tmp_path / "ex99.py"
+    file.write_text("import json\ndef read(text):\n    return json.loads(text)\nprint('x' * 900)\nread('nothing')\n")
+    expected = "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0) | ex99.py, line 3, in read: "
+    assert said(run(sys.executable, file).stderr) == f"{expected}return json.loads(text)"
+    box = f"{'x' * 900}\n╭─── Traceback (most recent call last) ──╮\n│ {file}:3 in read  │\n╰──╯\nValueError: no\n"
+    assert said(box) == "ValueError: no | ex99.py, line 3, in read"
+    assert said("first\n" * 99 + "last", most=20) == "... first\nfirst\nlast"
+    assert said("short\n") == "short"
 
 
 def test_one_broken_exercise_stops_nothing_else(tmp_path):

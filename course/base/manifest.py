@@ -66,7 +66,7 @@ class Exercise(BaseModel):
     @property
     def run_solution(self) -> str:
         """The same command for the solution."""
-        return self.run.replace("exercises", "solutions").replace(" MINE=1", "")
+        return self.run.replace("exercises", "solutions").replace(" MINE=1", "").replace("mine.onnx", "solution.onnx")
 
     @property
     def part(self) -> str:
@@ -123,6 +123,8 @@ def exercises() -> list[Exercise]:
 def find(number: str) -> Exercise:
     """The exercise of that number, `4` as well as `04`; raises Problem where there is none."""
     known = {exercise.number: exercise for exercise in exercises()}
+    if len(number.split()) > 1:
+        raise Problem(f"EX={number}: one exercise at a time here, such as EX={number.split()[0].zfill(2)}.")
     if number.zfill(2) not in known:
         raise Problem(f"EX={number}: no exercise has that number. There are {', '.join(known)}.")
     return known[number.zfill(2)]

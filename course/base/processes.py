@@ -193,5 +193,20 @@ def is_free(port: int) -> bool:
 def need_free(port: int, command: str) -> None:
     """Raise a Problem where no server could listen on a port; command: the one of make that wants to."""
     if not is_free(port):
-        other = f"{command} PORT={port + 1}"
-        raise Problem(f"Port {port} is taken, or not allowed. Stop what listens there, or: {other}")
+        taken = f"by {found}. Stop it" if (found := _listener(port)) else "or not allowed. Stop what listens there"
+        separator = " " if found else ", "
+        raise Problem(f"Port {port} is taken{separator}{taken}, or: {command} PORT={port + 1}")
+
+
+def _listener(port: int) -> str:
+    """The process that listens on a TCP port; "" where the system does not say."""
+    with suppress(psutil.Error):
+        found = {
+            one.pid
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid
+        }
+        for pid in sorted(found):  # workers inherit the socket of the process that started them
+            program, *words = psutil.Process(pid).cmdline()
+            return f"process {pid} ({' '.join([Path(program).name, *words])[:100]})"
+    return ""

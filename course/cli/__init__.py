@@ -26,6 +26,8 @@ def main() -> None:
     """Run the command on the command line; raises Problem where it, or a variable of make, is not what is expected."""
     try:
         sys.exit(app(standalone_mode=False))
+    except typer.Abort:  # Ctrl-C, or nobody reads: `make list | head`
+        sys.exit(130)
     except typer.BadParameter as error:
         raise Problem(_sentence(error)) from error
     except TyperException as error:

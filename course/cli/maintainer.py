@@ -11,7 +11,7 @@ app = typer.Typer()
 
 @app.command()
 def figures() -> None:
-    """Measure agreement, start-up, memory and faults."""
+    """Measure agreement, start-up, memory and faults; write the first three into docs/figures.toml."""
     from course.measure.figures import print_figures
 
     models.need(["resnet18", *models.ARCHITECTURES])

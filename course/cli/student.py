@@ -1,6 +1,8 @@
 """What a student types: exercises and their checks, services, images, load tests."""
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,10 +52,7 @@ app.command()(guide.reset)
 @app.command("try")
 def try_own(exercise: Number = None) -> None:
     """Run your own files as the page of their exercise says."""
-    exercise = exercise or progress.current()
-    command = exercise.run
-    if exercise.number != "01":  # which exports it
-        models.need(["resnet18"])
+    command = (exercise or progress.current()).run
     console.print(f"[bold]{escape(command)}[/]")
     for name in ("MAKEFLAGS", "MAKELEVEL"):  # a make that it runs is not a part of this one
         os.environ.pop(name, None)
@@ -122,7 +121,21 @@ def serve(exercise: Number = "10", port: Port = 3000, folder: Folder = SOLUTIONS
     demo = f"Drop a photograph: http://localhost:{port}/demo   " if exercise.classifies else ""
     console.print(f"{demo}All APIs: http://localhost:{port}   Stop: Ctrl-C")
     console.print(f"In a second terminal: {client}")
-    become(*words)
+    serve_until_stopped(words)
+
+
+def serve_until_stopped(words: list[str]) -> NoReturn:
+    """Run a server, and say at once that a signal arrived: running requests have 10 s to finish."""
+    server = subprocess.Popen([sys.executable, *words])
+
+    def stop(number: int, _: object) -> None:
+        console.print("\nStopping, up to 10 s")
+        if number != signal.SIGINT:  # Ctrl-C reaches the server, too
+            server.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    sys.exit(server.wait())
 
 
 def is_own(folder: Path) -> bool:

@@ -25,7 +25,7 @@ def reading(path: Path) -> Iterator[None]:
     except (Problem, NotImplementedError):
         raise
     except Exception as error:  # ONNX Runtime alone has a dozen exceptions of its own for a broken file
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).split())[:500]
         raise Problem(f"{path} cannot be loaded: {reason}") from error
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from course.base.files import tail
 from course.harness import http
-from course.harness.verdicts import fail
+from course.harness.verdicts import fail, short
 from course.isolation.limits import LIMITS
 
 
@@ -33,9 +33,11 @@ class Server:
         self.url = url
         self.process = process
         self.log = Log(log)
+        self._before = 0  # how long the log was before the last request
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request; fail the test, with the server's log, if no answer comes within 60 s."""
+        self._before = len(self.log.read_text())
         try:
             return http.request(method, self.url + path, **options)
         except httpx.HTTPError as error:
@@ -75,10 +77,11 @@ class Server:
             return False
 
     def last_words(self) -> str:
-        """The last exception in the log, or else its end, as a sentence to end a failure message with."""
+        """Of what the log says since the last request: the last exception, or else the end, cut. "" where it is silent."""
         if excess := getattr(self.process, "exceeded", ""):
             return f" The service was ended: {excess}."
-        log = self.log.read_text()
+        log = self.log.read_text()[self._before :]
         if exceptions := re.findall(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", log, re.MULTILINE):
-            return f" The service's log says: {exceptions[-1]}"
-        return f" The end of the service's log:\n{tail(log)}"
+            return f" The service's log says: {short(exceptions[-1], 300)}"
+        lines = [short(line, 120) for line in tail(log, 5).splitlines()]
+        return "\n".join([" The service's log says:", *lines]) if lines else ""

@@ -1,8 +1,15 @@
 """How a test ends: it fails with one sentence, or says that it could not decide."""
 
+import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+
+from course import ROOT
+
+# A frame of a stack trace, as Python prints it or in a box: its file, its line, its function, and the code.
+FRAME = re.compile(r'(?:File "|^│ )(/.*?)(?:", line |:)(\d+),? in (\S+)(?: +│)?(?:\n +(\S.*))?', re.MULTILINE)
 
 
 def fail(sentence: str) -> NoReturn:
@@ -44,3 +51,28 @@ def short(value: Any, limit: int = 400) -> str:
         return f"an array of shape {value.shape}, {value.dtype}{values}"
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
+def said(output: str, most: int = 500) -> str:
+    """The end of what a program printed, in about so many characters.
+
+    Of a stack trace: the line of the exception, then the last frame in a file of the student's own.
+    """
+    _, trace, after = output.rpartition("Traceback (most recent call last)")
+    error = next((line for line in after.splitlines()[1:] if line and line[0] not in " │╭╰"), "")
+    if trace and error:
+        own = [frame for frame in FRAME.findall(after) if _is_own(Path(frame[0]))]
+        where = [
+            f"{Path(file).name}, line {line}, in {name}: {code}".strip(": ") for file, line, name, code in own[-1:]
+        ]
+        return " | ".join([short(error, most // 2), *where])
+    text = output.strip()
+    end = text[-most:]
+    return text if len(text) <= most else "... " + (end.partition("\n")[2] or end)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a student wrote the file: it is of no library, and not of the course."""
+    of_course = [ROOT / name for name in ("course", "serving", "tests", ".venv")]
+    library = {"site-packages", "dist-packages"} & set(file.parts) or re.search(r"/lib/python3[.]\d+/", str(file))
+    return not library and file.name != "driver.py" and not any(file.is_relative_to(folder) for folder in of_course)

@@ -22,7 +22,10 @@ def main(folder: Path) -> None:
         spec = importlib.util.spec_from_file_location(Path(call["file"]).stem, call["file"])
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        result = getattr(module, call["function"])(**decode(call["arguments"], folder))
+        arguments = decode(call["arguments"], folder)
+        if Path(call["file"]).name == "driver.py":  # the tests': what it calls is the student's
+            call["file"] = str(arguments["path"])
+        result = getattr(module, call["function"])(**arguments)
         encoded = encode(result, folder, "result")
     except Exception as error:
         (folder / "error.json").write_text(json.dumps(explain(error, call["file"])))

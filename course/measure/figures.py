@@ -1,4 +1,7 @@
-"""Measures what the pages say of the course: agreement with PyTorch, start-up and memory, what faults cost."""
+"""Measures what the pages say of the course: agreement with PyTorch, start-up and memory, what faults cost.
+
+The first three go into docs/figures.toml as well, which the pages take them from.
+"""
 
 import tempfile
 import time

@@ -6,7 +6,9 @@
 <!-- hints 04 -->               the hints, each closed until it is opened
 <!-- code FILE NAME ... -->     functions, classes or constants of a Python file
 <!-- code FILE -->              another file, whole
+<!-- code FILE NAME | text -->   of a solution: folded, with a sentence on what to compare
 <!-- figure NAME -->            a figure of docs/figures.toml
+<!-- diagram NAME -->           docs/images/NAME.svg, in the page's own colours
 <!-- measured RUN -->           how, where and when the figures of that run were measured
 """
 
@@ -14,6 +16,7 @@ import ast
 import os
 import re
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,21 @@ from serving import Problem
 
 LANGUAGES = {".dockerfile": "dockerfile", ".yaml": "yaml"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-MARK = r"<!-- (exercises|frameworks|card|hints|code|figure|measured)\b *(.*?) *-->"
+DIFFER = "Where do the two differ, and why?"
+MARK = r"( *)<!-- (exercises|frameworks|card|hints|code|figure|measured|diagram)\b *(.*?) *-->"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the marks of a page; an unknown name in a mark fails the build."""
     try:
-        return re.sub(MARK, lambda mark: _fill(*mark.groups()), markdown)
+        return _filled(markdown)
     except (Problem, OSError, KeyError) as error:
         raise PluginError(f"{page.file.src_path}: {error}") from error
+
+
+def _filled(text: str) -> str:
+    # What fills an indented mark is indented as well: it stands in a folded part.
+    return re.sub(MARK, lambda mark: textwrap.indent(_fill(*mark.groups()[1:]), mark[1]), text)
 
 
 def _fill(kind: str, words: str) -> str:
@@ -47,15 +56,32 @@ def _fill(kind: str, words: str) -> str:
             return _card(manifest.find(words))
         case "figure":
             return figures.figure(words)
+        case "diagram":
+            drawn = _filled((ROOT / "docs" / "images" / f"{words}.svg").read_text())
+            return f"<figure>\n{re.sub('</?span.*?>', '', drawn)}</figure>"
         case "measured":
             return figures.measured(words)
         case "hints":
             hints = enumerate(manifest.find(words).hints, 1)
             return "\n".join(f'??? tip "Hint {number}"\n    {text}\n' for number, text in hints)
+    return _code(*words.partition(" | ")[::2])
+
+
+def _code(words: str, compare: str) -> str:
+    """Code of the project; that of a solution is folded under a sentence on what to compare."""
     file, *names = words.split()
     text = (ROOT / file).read_text()
     language, shown = ("python", _source(text, names)) if names else (LANGUAGES[Path(file).suffix], text.rstrip())
-    return f'```{language} title="{file}"\n{shown}\n```'
+    block = f'```{language} title="{file}"\n{shown}\n```'
+    if ROOT / file not in _solutions():
+        return block
+    title = f"The solution: {', '.join(names) or file}"
+    return f'??? example "{title}"\n' + textwrap.indent(f"Write yours first. {compare or DIFFER}\n\n{block}\n", "    ")
+
+
+@cache
+def _solutions() -> set[Path]:
+    return {manifest.solution(file) for exercise in manifest.exercises() for file in exercise.files}
 
 
 def _card(exercise: manifest.Exercise) -> str:

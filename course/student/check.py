@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -155,6 +156,10 @@ class Report:
             rows[3] = ("try", f"{function[1]}() returned None: is there a return? {found[4]}")
         if step := steps.step_of(self.exercise, found[1] if found else why):
             rows.append(("step", f"exercises/{step.file}, {step.words}"))
+        missing = re.search(r"No module named '(\w+)", why)
+        if missing and not find_spec(missing[1]):
+            what = f"{missing[1]} is not in the course's environment (requirements.txt)"
+            rows.append(("note", f"{what}, and the grader does not have it either. Do without it."))
         file, line, _ = report.location
         return [*rows, ("test", f"{file}:{line + 1}")]
 

@@ -36,7 +36,10 @@ sys.exit(0 if importlib.util.find_spec("serving") else 3)
 OPEN_MODEL = """
 import sys
 import onnxruntime
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+try:
+    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+except Exception as error:
+    sys.exit(" ".join(str(error).split()))
 print(session.get_modelmeta().custom_metadata_map.get("weights", "unknown"))
 """
 
@@ -118,6 +121,18 @@ def pinned(text):
     return {name.lower(): version for name, version in found}
 
 
+def check_course(options):
+    """Whether the files of the course that are not to be filled in are those of git's last commit."""
+    code, found, _ = run("git", "diff", "--name-only", "--relative", "HEAD", "--", "course", "serving", "tests")
+    if code != 0:
+        return FINE, "not compared: there is no git here", ""
+    changed = found.split()
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return WRONG, f"changed: {', '.join(changed[:3])}{more}", "git stash push -- course serving tests"
+    return FINE, "unchanged", ""
+
+
 def check_disk(options):
     """Whether there is room for what is still to be installed and exported."""
     if not os.access(str(ROOT), os.W_OK):
@@ -186,7 +201,7 @@ def check_model(options):
     if code is None or "ModuleNotFoundError" in error:
         return WRONG, f"cannot be tried without the packages: {error}", "make setup, then make doctor"
     if code != 0:
-        return WRONG, f"cannot be loaded: {error.rpartition(':')[2].strip()[:120]}", "make export"
+        return WRONG, f"cannot be loaded: {error.rpartition(' : ')[2]}", "make export"
     if weights.startswith("random"):
         return (
             NOTE,
@@ -196,8 +211,8 @@ def check_model(options):
     return FINE, weights, ""
 
 
-CHECKS = (check_python, check_environment, check_packages, check_disk, check_home, check_sockets, check_port)
-CHECKS += (check_docker, check_model)
+CHECKS = (check_python, check_environment, check_packages, check_course, check_disk, check_home, check_sockets)
+CHECKS += (check_port, check_docker, check_model)
 
 
 def main():

@@ -1,6 +1,8 @@
 """The commands for one's own work: list, show, check, hint, progress, solution, reset."""
 
 import difflib
+import os
+import sys
 import time
 from itertools import groupby
 from typing import Annotated
@@ -21,7 +23,16 @@ from course.student import check as checks
 from course.student import progress, starters
 from serving import Problem
 
-console = Console(highlight=False)
+
+class Terminal(Console):
+    """A console that ends a command as Ctrl-C does when nobody reads it any more: `make check | head`."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise KeyboardInterrupt
+
+
+console = Terminal(highlight=False)
 # On a terminal lines wrap between words, in a file or a pipe they do not wrap.
 console.soft_wrap = not console.is_terminal
 

@@ -132,10 +132,10 @@ def test_callers_at_once_get_their_own_summaries_in_batches(server, summaries):
     after = batches(server)
     queued, ran = after["sum"] - before["sum"], after["count"] - before["count"]
     expect(
-        queued == len(requests) and ran <= queued / 2,
+        queued >= len(requests) and ran <= queued / 2,  # one that two batches share counts twice
         called=f"{called}, then GET /metrics",
         got=f"{queued:.0f} requests in {ran:.0f} batches",
-        expected=f"{len(requests)} requests, in at most half as many batches",
+        expected=f"at least {len(requests)} requests, in at most half as many batches",
         hint=f"@bentoml.api(batchable=True, max_batch_size={AT_MOST}, max_latency_ms=60_000)",
     )
 

@@ -104,6 +104,13 @@ def points(exercise: Exercise, entries: dict[str, Entry]) -> float:
     return last.points if last and not untouched(exercise) else 0
 
 
+def following(exercise: Exercise) -> Exercise | None:
+    """The next exercise that is not done, from the first again after the last; None where all are done."""
+    entries = load()
+    left = [one for one in exercises() if not is_done(one, entries)]
+    return next((one for one in left if one.number > exercise.number), left[0] if left else None)
+
+
 def current() -> Exercise:
     """What a student works on: of the exercises that are not done, the one checked last, or else the first."""
     entries = load()

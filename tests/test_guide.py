@@ -129,6 +129,20 @@ def test_what_failed_last_runs_first_and_keeps_what_passed_before(copy):
     assert "Done: 10 of 10 points." in text
 
 
+def test_the_best_score_and_what_failed_last_outlive_a_syntax_error(copy):
+    copy.solve(FILE)
+    assert "best" not in copy.types("check EX=04")
+    copy.write("keepdims=True", "keepdims=False", SOLVED)
+    assert "Your best so far: 10 of 10 points." in copy.types("check EX=04", fails=True)
+    copy.file(FILE).write_text("def half(:\n")
+    assert "Your best so far: 10 of 10 points." in copy.types("check EX=04", fails=True)
+    assert "0 of 10 points (best: 10)" in copy.types("progress")
+    copy.write("keepdims=True", "keepdims=False", SOLVED)
+    text = copy.types("check EX=04", fails=True)
+    assert "✓" not in text
+    assert "✗ softmax survives large logits" in text
+
+
 def test_a_forgotten_return_is_named(copy):
     copy.write(TODO, '"input", "output"')
     assert "input_and_output() returned None: is there a return?" in copy.types("check EX=04", fails=True)

@@ -170,7 +170,7 @@ def show_progress() -> None:
         console.print(f"\n[bold]{escape(part)}[/]")
         for one in exercises:
             opened = entries[one.number].hints
-            mark, words = _state(one, entries[one.number].last)
+            mark, words = _state(one, entries[one.number])
             hints = f", {opened} hint{'s' if opened > 1 else ''}" if opened else ""
             console.print(f"  {mark} {one.number}  {escape(one.name):18} {words}{hints}")
     console.print()
@@ -180,13 +180,16 @@ def show_progress() -> None:
         console.print(f"Next: make help EX={exercise.number} ({escape(exercise.title)})")
 
 
-def _state(exercise: Exercise, last: progress.Checked | None) -> tuple[str, str]:
+def _state(exercise: Exercise, entry: progress.Entry) -> tuple[str, str]:
     """A mark and words for one exercise."""
+    last = entry.last
     if manifest.untouched(exercise):
         return "[dim]·[/]", f"[dim]not begun, {exercise.points} points[/]"
     if last is None:
         return "[yellow]…[/]", f"not checked yet: make check EX={exercise.number}"
     found = f"{last.points:g} of {exercise.points} points"
+    if entry.best > last.points:
+        found += f" (best: {entry.best:g})"
     if not last.done and last.tests:
         found += f", {last.passed} of {last.tests} tests before the first that fails"
     if last.fingerprint != progress.fingerprint(exercise):

@@ -39,6 +39,7 @@ class Entry(BaseModel):
 
     hints: int = Field(0, ge=0)  # how many are open
     solved: bool = False  # whether all its tests passed at some time
+    best: float = 0  # the most points of any check
     last: Checked | None = None
 
 

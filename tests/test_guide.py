@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -22,7 +23,7 @@ from filelock import FileLock
 
 from course import ROOT
 from course.base.manifest import exercises, find, untouched
-from course.base.processes import free_port, marked, running, wait
+from course.base.processes import comes_true, end, free_port, marked, running, start, wait
 from course.student.steps import left, step_of, steps
 
 FILE = "ex04_inference.py"
@@ -126,6 +127,20 @@ def test_what_failed_last_runs_first_and_keeps_what_passed_before(copy):
     text = copy.types("check EX=04")
     assert text.index("✓ softmax") < text.index("✓ finds the names")
     assert "Done: 10 of 10 points." in text
+
+
+def test_the_best_score_and_what_failed_last_outlive_a_syntax_error(copy):
+    copy.solve(FILE)
+    assert "best" not in copy.types("check EX=04")
+    copy.write("keepdims=True", "keepdims=False", SOLVED)
+    assert "Your best so far: 10 of 10 points." in copy.types("check EX=04", fails=True)
+    copy.file(FILE).write_text("def half(:\n")
+    assert "Your best so far: 10 of 10 points." in copy.types("check EX=04", fails=True)
+    assert "0 of 10 points (best: 10)" in copy.types("progress")
+    copy.write("keepdims=True", "keepdims=False", SOLVED)
+    text = copy.types("check EX=04", fails=True)
+    assert "✓" not in text
+    assert "✗ softmax survives large logits" in text
 
 
 def test_a_forgotten_return_is_named(copy):
@@ -450,3 +465,49 @@ def test_watch_checks_what_is_saved_until_ctrl_c(copy, models_dir, tmp_path):
     text = log.read_text()
     assert "Traceback" not in text
     assert text.count("has a syntax error") == 2, "each save is checked once"
+
+
+@pytest.mark.parametrize("stop", ["q", signal.SIGTERM], ids=["q", "sigterm"])
+def test_watch_takes_keys_in_a_terminal_and_leaves_it_as_it_was(copy, tmp_path, stop):
+    mine, other = pty.openpty()
+    opened, shown = tmp_path / "opened", []
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    (tmp_path / "browser").chmod(0o755)
+    shutil.copytree(ROOT / "docs", copy.folder / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", copy.folder)
+    env = copy.env | {"TERM": "xterm", "BROWSER": f"{tmp_path}/browser"}
+
+    def press(key: str, answer: str) -> None:
+        """Press a key, and wait for what it shows."""
+        os.write(mine, key.encode())
+        begun = time.monotonic()
+        while answer not in "".join(shown):
+            assert time.monotonic() - begun < 30, "".join(shown)
+            if select.select([mine], [], [], 1)[0]:
+                shown.append(os.read(mine, 65536).decode(errors="ignore"))
+
+    before = termios.tcgetattr(other)
+    process = start([*COURSE, "watch"], cwd=copy.folder, env=env, stdin=other, stdout=other, stderr=other)
+    try:
+        press("", "Keys: h next hint, l list, n next exercise, o open the page, q quit")
+        press("x", "")  # no key of ours
+        press("h", "Hint 1 of")
+        press("h", "Hint 2 of")
+        press("l", "In bold: the core path.")
+        press("n", "make check EX=02")
+        press("n", "make check EX=03")
+        assert termios.tcgetattr(other) != before
+        if stop == "q":
+            press("o", "/ex03_visualize/")
+            assert comes_true(opened.exists, 60)
+            assert re.fullmatch(r"http://localhost:80\d\d/ex03_visualize/\n", opened.read_text())
+            press("q", "Stopped.")
+        else:
+            process.send_signal(stop)
+        assert wait(process, 30) == 0
+        assert termios.tcgetattr(other) == before
+        assert not marked(process.mark)
+    finally:
+        end(process)
+        os.close(mine)
+        os.close(other)

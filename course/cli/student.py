@@ -15,7 +15,7 @@ from typer import Option
 from course import ROOT
 from course.base import manifest
 from course.base.manifest import Exercise, Payload
-from course.base.processes import is_free, need_free
+from course.base.processes import need_free
 from course.cli import models
 from course.student import guide, progress, watch
 from serving import Problem
@@ -64,10 +64,10 @@ def try_own(exercise: Number = None) -> None:
 @app.command()
 def docs() -> None:
     """Show the course page on the first free port from 8000 on."""
-    port = next(port for port in range(8000, 8100) if is_free(port))
-    console.print(f"[bold]http://localhost:{port}[/]   Stop: Ctrl-C")
+    address, words = guide.page_server()
+    console.print(f"[bold]http://{address}[/]   Stop: Ctrl-C")
     os.chdir(ROOT)
-    become("-m", "mkdocs", "serve", "--quiet", "--dev-addr", f"localhost:{port}")
+    become(*words)
 
 
 @app.command()

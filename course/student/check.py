@@ -35,14 +35,19 @@ def check_exercise(exercise: Exercise, console: Console) -> bool:
     """
     console.print(f"\n[bold]{exercise.number}  {escape(exercise.title)}[/]")
     found = Checked(fingerprint=progress.fingerprint(exercise))  # now: what is saved during the check is not checked
+    last = progress.load()[exercise.number].last
     if obstacle := _obstacle(exercise):
+        found.failed = last.failed if last else ""
         _show_failure(console, [("", obstacle)])
     else:
-        _run_tests(exercise, found, progress.load()[exercise.number].last, console)
+        _run_tests(exercise, found, last, console)
     with progress.changing() as entries:
         entry = entries[exercise.number]
         entry.last = found
         entry.solved = entry.solved or found.done
+        entry.best = max(entry.best, found.points)
+    if found.points < entry.best:
+        console.print(f"Your best so far: {entry.best:g} of {exercise.points} points.")
     return found.done
 
 

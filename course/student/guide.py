@@ -19,6 +19,7 @@ from typer import Argument, Option
 from course import ROOT, STARTED
 from course.base import manifest
 from course.base.manifest import Exercise
+from course.base.processes import is_free
 from course.student import check as checks
 from course.student import progress, starters
 from serving import Problem
@@ -40,6 +41,12 @@ Number = Annotated[
     Exercise | None,
     Argument(parser=manifest.find, envvar="EX", metavar="NUMBER", help="Without it, the exercise that you work on."),
 ]
+
+
+def page_server() -> tuple[str, list[str]]:
+    """What serves the course page: the address, on the first free port from 8000 on, and Python's words."""
+    address = next(f"localhost:{port}" for port in range(8000, 8100) if is_free(port))
+    return address, ["-m", "mkdocs", "serve", "--quiet", "--dev-addr", address]
 
 
 def list_exercises() -> None:
@@ -110,8 +117,7 @@ def _show_next(exercise: Exercise | None) -> None:
         console.print(f"Next: make check EX={exercise.number} ({exercise.title})")
     elif progress.is_done(exercise, entries):
         console.print(f"Compare: make solution EX={exercise.number}")
-        left = [one for one in manifest.exercises() if not progress.is_done(one, entries)]
-        following = next((one for one in left if one.number > exercise.number), left[0] if left else None)
+        following = progress.following(exercise)
         console.print(f"Next: make help EX={following.number} ({following.title})" if following else "All done.")
     else:
         opened, total = entries[exercise.number].hints, len(exercise.hints)
@@ -164,7 +170,7 @@ def show_progress() -> None:
         console.print(f"\n[bold]{escape(part)}[/]")
         for one in exercises:
             opened = entries[one.number].hints
-            mark, words = _state(one, entries[one.number].last)
+            mark, words = _state(one, entries[one.number])
             hints = f", {opened} hint{'s' if opened > 1 else ''}" if opened else ""
             console.print(f"  {mark} {one.number}  {escape(one.name):18} {words}{hints}")
     console.print()
@@ -174,13 +180,16 @@ def show_progress() -> None:
         console.print(f"Next: make help EX={exercise.number} ({escape(exercise.title)})")
 
 
-def _state(exercise: Exercise, last: progress.Checked | None) -> tuple[str, str]:
+def _state(exercise: Exercise, entry: progress.Entry) -> tuple[str, str]:
     """A mark and words for one exercise."""
+    last = entry.last
     if manifest.untouched(exercise):
         return "[dim]·[/]", f"[dim]not begun, {exercise.points} points[/]"
     if last is None:
         return "[yellow]…[/]", f"not checked yet: make check EX={exercise.number}"
     found = f"{last.points:g} of {exercise.points} points"
+    if entry.best > last.points:
+        found += f" (best: {entry.best:g})"
     if not last.done and last.tests:
         found += f", {last.passed} of {last.tests} tests before the first that fails"
     if last.fingerprint != progress.fingerprint(exercise):

@@ -39,6 +39,7 @@ class Entry(BaseModel):
 
     hints: int = Field(0, ge=0)  # how many are open
     solved: bool = False  # whether all its tests passed at some time
+    best: float = 0  # the most points of any check
     last: Checked | None = None
 
 
@@ -102,6 +103,13 @@ def points(exercise: Exercise, entries: dict[str, Entry]) -> float:
     """The points of the last check."""
     last = entries[exercise.number].last
     return last.points if last and not untouched(exercise) else 0
+
+
+def following(exercise: Exercise) -> Exercise | None:
+    """The next exercise that is not done, from the first again after the last; None where all are done."""
+    entries = load()
+    left = [one for one in exercises() if not is_done(one, entries)]
+    return next((one for one in left if one.number > exercise.number), left[0] if left else None)
 
 
 def current() -> Exercise:

@@ -16,7 +16,7 @@ logger = logging.getLogger("bentoml.repairs")
 
 def warn_of_another_version() -> None:
     """Log one warning where BentoML is not the version that the repairs were tested with, or where one does not fit."""
-    left_out = [name for name in NEEDS if not _fits(name)]
+    left_out = [name for name in NEEDS if not fits(name)]
     if bentoml.__version__ != WRITTEN_FOR or left_out:
         logger.warning(
             "serving/bentoml_repairs.py was tested with BentoML %s; this is %s. %s "
@@ -35,14 +35,15 @@ def repair(needs: dict[str, list[str]], otherwise: Callable = lambda *_, **__: N
 
         @functools.wraps(apply)
         def apply_if_it_fits(*args: Any, **options: Any) -> Any:
-            return (apply if _fits(apply.__name__) else otherwise)(*args, **options)
+            return (apply if fits(apply.__name__) else otherwise)(*args, **options)
 
         return apply_if_it_fits
 
     return decorate
 
 
-def _fits(name: str) -> bool:
+def fits(name: str) -> bool:
+    """Whether BentoML still has what a repair patches."""
     try:
         sources = {place: inspect.getsource(pkgutil.resolve_name(place)) for place in NEEDS[name]}
     except (ImportError, AttributeError, OSError, TypeError):  # another version has no such place

@@ -2,10 +2,11 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import bentoml
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 
 from serving.repair import repair
 
@@ -14,9 +15,9 @@ TAG_MANAGER = re.compile(r"<!-- Google Tag Manager.*?<!-- End Google Tag Manager
 
 @repair(
     {
-        "_bentoml_impl.server.app:ServiceAppFactory.index_page": ["async def index_page(self, _: Request) -> Response"],
-        "bentoml._internal.bento.bento:get_default_svc_readme": ["img.shields.io"],
-        "bentoml._internal.utils.analytics.usage_stats:do_not_track": ["BENTOML_DO_NOT_TRACK"],
+        "_bentoml_impl.server.app:ServiceAppFactory": ["async def index_page(self, _: Request) -> Response"],
+        "bentoml._internal.bento.bento": ["def get_default_svc_readme(", "img.shields.io"],
+        "bentoml._internal.utils.analytics.usage_stats": ["def do_not_track()"],
     }
 )
 def send_nothing_elsewhere() -> None:
@@ -34,8 +35,9 @@ def send_nothing_elsewhere() -> None:
 
     async def without_tag_manager(factory: ServiceAppFactory, request: Request) -> Response:
         page = await index_page(factory, request)
-        with open(page.path, encoding="utf-8") as file:
-            return HTMLResponse(TAG_MANAGER.sub("", file.read()))
+        if not isinstance(page, FileResponse):  # this repair was applied twice
+            return page
+        return HTMLResponse(TAG_MANAGER.sub("", Path(page.path).read_text(encoding="utf-8")))
 
     ServiceAppFactory.index_page = without_tag_manager
     bento.get_default_svc_readme = own_words

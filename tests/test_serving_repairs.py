@@ -125,11 +125,13 @@ def test_spans_are_made_that_nobody_collects(repaired):
 def test_the_page_of_a_service_asks_no_other_machine(repaired):
     if repaired:
         bentoml_repairs.send_nothing_elsewhere()
+        bentoml_repairs.send_nothing_elsewhere()  # twice changes nothing more
     with client_of(plain_service()) as client:
         told = client.get("/").text + client.get("/docs.json").text
     assert "swagger-ui" in told
     assert ("googletagmanager" in told, "shields.io" in told) == (not repaired,) * 2, "" if repaired else MAY_GO
     assert usage_stats.do_not_track() or not repaired
+    assert repair.fits("send_nothing_elsewhere"), "its own patches are no other version of BentoML"
 
 
 def test_tracing_that_a_service_asks_for_stays():

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import wraps
 from pathlib import Path
 
 import bentoml
@@ -16,8 +17,8 @@ TAG_MANAGER = re.compile(r"<!-- Google Tag Manager.*?<!-- End Google Tag Manager
 @repair(
     {
         "_bentoml_impl.server.app:ServiceAppFactory": ["async def index_page(self, _: Request) -> Response"],
-        "bentoml._internal.bento.bento": ["def get_default_svc_readme(", "img.shields.io"],
-        "bentoml._internal.utils.analytics.usage_stats": ["def do_not_track()"],
+        "bentoml._internal.bento.bento:get_default_svc_readme": ["img.shields.io"],
+        "bentoml._internal.utils.analytics.usage_stats:do_not_track": ["BENTOML_DO_NOT_TRACK"],
     }
 )
 def send_nothing_elsewhere() -> None:
@@ -40,8 +41,9 @@ def send_nothing_elsewhere() -> None:
         return HTMLResponse(TAG_MANAGER.sub("", Path(page.path).read_text(encoding="utf-8")))
 
     ServiceAppFactory.index_page = without_tag_manager
-    bento.get_default_svc_readme = own_words
-    usage_stats.do_not_track = lambda: True
+    # wraps() keeps the source of the first one, by which a repair tells whether it fits.
+    bento.get_default_svc_readme = wraps(bento.get_default_svc_readme)(lambda *service: own_words(*service))
+    usage_stats.do_not_track = wraps(usage_stats.do_not_track)(lambda: True)
 
 
 def own_words(service: bentoml.Service, _: str | None = None) -> str:

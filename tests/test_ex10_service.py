@@ -32,7 +32,7 @@ from PIL import Image
 from course.base.processes import free_port
 from course.harness import http
 from course.harness.submission import Submission
-from course.harness.verdicts import expect
+from course.harness.verdicts import expect, said
 
 SERVICE, CLIENT = "ex10_service.py", "ex10_client.py"
 
@@ -158,9 +158,9 @@ def test_serves_without_torch(submission, small_models_dir, tmp_path):
 
 def assert_client(submission: Submission, images: list[Path], url: str, ok: bool, says: list[str], hint: str) -> None:
     finished = submission.run(CLIENT, *images, "--url", url)
-    said = all(words.lower() in finished.output.lower() for words in says) and "Traceback" not in finished.output
+    right = all(words.lower() in finished.output.lower() for words in says) and "Traceback" not in finished.output
     expect(
-        said and (finished.code == 0) == ok,
+        right and (finished.code == 0) == ok,
         called=f"python ex10_client.py {' '.join(image.name for image in images)} --url {url}",
         got=f"exit code {finished.code}: {said(finished.output)}",
         expected=f"{'exit code 0' if ok else 'a non-zero exit code'}, and an output that holds {says}",

@@ -5,6 +5,7 @@ real one prints. `docker push` is recorded as well, and not run. Everything else
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -27,7 +28,7 @@ from course import ROOT
 from course.base import docker
 from course.base.processes import free_port
 from course.harness.load import Crowd, tally
-from course.harness.server import Server
+from course.harness.server import Log, Server
 from course.harness.submission import Submission
 from course.harness.verdicts import expect, fail, inconclusive, said
 from course.harness.written import read
@@ -419,7 +420,7 @@ class InContainer(Server):
     """A container as a server, for under_load."""
 
     def __init__(self, container: docker.Container) -> None:
-        self.url, self.container = container.url, container
+        self.url, self.container, self.log = container.url, container, Log(Path(os.devnull))
 
     def last_words(self, lines: int = 15) -> str:
         return f" {self.container.last_words(lines)}"

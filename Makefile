@@ -166,12 +166,15 @@ clean: ## make clean | Remove .venv, models, reports, site
 #:   CPU=1              setup installs PyTorch without CUDA: 5 GB less on Linux
 #:   BASE_IMAGE, PIP_INDEX_URL, TORCH_INDEX  mirrors, for images and setup
 
-# In a terminal, a command that failed has said why. So make ends as by Ctrl-C, and adds no `*** Error 1`.
-RUN = trap : INT TERM HUP; $(COURSE) $@ || { code=$$?; [ -t 2 ] && kill -INT $$PPID || exit $$code; }
+RUN = trap : INT TERM HUP; $(COURSE) $@
 
-serve client list docs check watch try hint progress solution export reset netron loadtest bento containerize run-container \
+serve client list docs watch hint progress solution export reset netron loadtest bento containerize run-container \
   grade gradescope grade-benchmark figures crowd manifest: $(READY)
 	@$(RUN)
+
+# In a terminal, a check that failed has said why. So make ends as by Ctrl-C, and adds no `*** Error 1`.
+check try: $(READY)
+	@$(RUN) || { code=$$?; [ -t 2 ] && kill -INT $$PPID || exit $$code; }
 
 images compare-images: $(READY) $(PROGRAM)
 	@$(RUN)

@@ -264,7 +264,7 @@ def test_weak_isolation_is_named_in_every_report(tmp_path, monkeypatch, isolatio
     write_submission(graded, tmp_path)
     write_class([graded], tmp_path)
     files = {path.name: path.read_text() for path in tmp_path.rglob("*.*")}
-    assert len(files) == 10
+    assert len(files) == 9
     for name, text in files.items():
         assert re.search(rf"\b{isolation}\b", text), name
         assert name in ("class.csv", "junit.xml", "result.json") or WEAK[isolation] in text, name

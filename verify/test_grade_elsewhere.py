@@ -96,7 +96,7 @@ def test_the_archive_grades_where_it_is_unpacked(archive, tmp_path):
     assert graded.returncode == 0, graded.stdout + graded.stderr
     results = Gradescope.model_validate_json((tmp_path / "results" / "results.json").read_text())
     assert results.score == 8, results.tests[0].output
-    assert len(results.tests) == 7
+    assert len(results.tests) == 8
 
 
 # ------------------------------------------------------------------------------ behind a proxy

@@ -560,7 +560,7 @@ folder = pathlib.Path(sys.argv[-1])
 folder.mkdir(parents=True)
 with (folder / "measurements.json").open("wb") as file:
     file.truncate(2**30)
-print("over eager")
+print("over eager, A new process")
 """,
         "test_the_report_says_what_was_measured_and_how",
         "measurements.json, which the submission wrote, is longer than 32 MB",
